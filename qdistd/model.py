@@ -1,0 +1,241 @@
+"""The nouns. Frozen values, no I/O, no rule.
+
+    Task ──submit──> (master) ──Grant──> (worker) ──Settlement──> (master) ──Result──> whoever waits
+
+Ids are 16 bytes, time-ordered, and made by whoever submits (the layout of a UUID version 7, RFC 9562), so that
+saying a submit twice is harmless. `attempt` counts the leases of a task, only grows, and is the fence: a settlement
+is accepted only from the attempt that holds the lease. Hot shapes travel as arrays: a newer version may append
+fields, and the older side ignores them.
+"""
+
+import enum
+import hashlib
+import uuid
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+
+TaskId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=10 * 366 * 86400)]
+
+
+class State(enum.IntEnum):
+    """Where a task stands. `scheduled → ready → leased → succeeded | failed | cancelled | quarantined`."""
+
+    SCHEDULED = 0
+    READY = 1
+    LEASED = 2
+    SUCCEEDED = 3
+    FAILED = 4
+    CANCELLED = 5
+    QUARANTINED = 6
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to a task in this state by itself."""
+        return self >= State.SUCCEEDED
+
+    @property
+    def word(self) -> str:
+        """The state as a person reads it."""
+        return self.name.lower()
+
+
+class Outcome(enum.IntEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    """The task raised, ran out of time, may not run here, or its result cannot be sent."""
+    CRASHED = 2
+    """The child that ran it died under it."""
+    RELEASED = 3
+    """The worker handed it back (stopping, or never started): costs nothing."""
+    LOST = 4
+    """The worker vanished: only the master says so."""
+    CANCELLED = 5
+
+    @property
+    def word(self) -> str:
+        """The outcome as a person reads it."""
+        return self.name.lower()
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why an attempt has no result.
+
+    `kind`: exception, timeout, exit, signal, not-found, not-allowed, undecodable, unserializable, too-large, lost,
+    stopped, cancelled, damaged. `type` and `traceback` speak of exceptions, `number` is the exit code or signal.
+    """
+
+    kind: str
+    message: str
+    type: str = ""
+    traceback: str = ""
+    number: int = 0
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True):
+    """One task as it is submitted. `payload` is `call.encode_call`'s bytes; the master never opens it."""
+
+    id: TaskId
+    name: Name
+    payload: bytes
+    queue: Name = "default"
+    priority: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
+    """Lower runs first."""
+    delay: Seconds = 0.0
+    """Seconds after its arrival at the master before it may run."""
+    run_at: float = 0.0
+    """Wall clock (seconds since 1970) before which it may not run; 0: at once."""
+    timeout: Seconds = 0.0
+    """Seconds one attempt may take; 0: the worker's own limit."""
+    retries: Count = 0
+    """How many more attempts a failure earns."""
+    backoff: Seconds = 1.0
+    """Seconds before the first retry; doubles with every further one, drawn with full jitter."""
+    key: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    """Idempotency key, kept for people; the id was derived from it."""
+    mailbox: bool = False
+    """Its result goes to `get_result_queue()` of stock clients."""
+
+
+class Grant(msgspec.Struct, frozen=True, array_like=True):
+    """One task handed to a worker under a lease."""
+
+    id: TaskId
+    attempt: int
+    name: str
+    payload: bytes
+    queue: str = "default"
+    timeout: float = 0.0
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker still has in its hands when it says hello."""
+
+    id: TaskId
+    attempt: int
+
+
+class Settlement(msgspec.Struct, frozen=True, array_like=True):
+    """How one attempt ended, as the worker reports it.
+
+    `value`: the encoded result of a success, else an encoded `Failure`. `token` names the incarnation that held the
+    lease when it is not the one that reports (a result that outlived a restart on the worker's disk).
+    """
+
+    id: TaskId
+    attempt: int
+    outcome: Outcome
+    value: bytes = b""
+    started: float = 0.0
+    """Wall clock of the worker, seconds since 1970."""
+    wall: float = 0.0
+    """Seconds from start to end."""
+    cpu: float = 0.0
+    """Seconds of processor time."""
+    rss: int = 0
+    """Peak memory of the child, KiB."""
+    token: bytes = b""
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    """The end of a task, as whoever waits sees it. `value` as in `Settlement`."""
+
+    id: TaskId
+    state: State
+    attempt: int
+    value: bytes = b""
+
+
+class AttemptView(msgspec.Struct, frozen=True):
+    """One attempt as `qdist show` prints it."""
+
+    number: int
+    outcome: str
+    worker: str = ""
+    host: str = ""
+    started: float = 0.0
+    wall: float = 0.0
+    cpu: float = 0.0
+    rss: int = 0
+    failure: Failure | None = None
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """One task as people see it. `payload`, `value` and `attempts` only where one task was asked for."""
+
+    id: TaskId
+    name: str
+    queue: str
+    state: State
+    attempt: int
+    priority: int = 0
+    created: float = 0.0
+    run_at: float = 0.0
+    finished: float = 0.0
+    retries: int = 0
+    timeout: float = 0.0
+    key: str = ""
+    worker: str = ""
+    payload: bytes = b""
+    value: bytes = b""
+    attempts: list[AttemptView] = []
+
+
+class QueueView(msgspec.Struct, frozen=True):
+    """A queue and how many of its tasks stand where (`counts`: state word → number)."""
+
+    name: str
+    counts: dict[str, int] = {}
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """A worker incarnation the master knows. `state`: connected, silent (lease still running), gone."""
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    processes: int
+    leased: int
+    settled: int
+    queues: list[str]
+    since: float
+    seen: float
+
+
+class IdMaker:
+    """Makes task ids: 48 bits of milliseconds, then random bits, with the version and variant of RFC 9562."""
+
+    def __init__(self, wall: Callable[[], float], randbytes: Callable[[int], bytes]) -> None:
+        self._wall = wall
+        self._randbytes = randbytes
+
+    def __call__(self) -> bytes:
+        """A fresh id, larger than those this maker made in earlier milliseconds."""
+        number = int(self._wall() * 1000) << 80 | int.from_bytes(self._randbytes(10), "big")
+        return (number & ~_FIXED_BITS | _VERSION_7).to_bytes(16, "big")
+
+
+_FIXED_BITS = 0xF000 << 64 | 0xC000 << 48
+_VERSION_7 = 0x7000 << 64 | 0x8000 << 48
+
+
+def id_of_key(key: str) -> bytes:
+    """The id that an idempotency key stands for: the same key is the same task."""
+    return hashlib.blake2b(key.encode(), digest_size=16, person=b"qdist task key").digest()
+
+
+def id_text(task_id: bytes) -> str:
+    """The id as people and the journal write it."""
+    return str(uuid.UUID(bytes=task_id))
+
+
+def id_from_text(text: str) -> bytes:
+    """The 16 bytes of an id that a person typed, with or without dashes. ValueError where it is none."""
+    return uuid.UUID(text.strip()).bytes

@@ -1,0 +1,273 @@
+"""The table of verbs: what may be said on a native connection, by whom, and the shape of question and answer.
+
+    frame    = length (4 bytes, big-endian) + MessagePack
+    request  = [number, verb, question]           number: chosen by the client, comes back in the answer
+    answer   = [number, 0, answer]  or  [number, 1, [error code, sentence for a person]]
+
+Requests may be pipelined; answers come in any order. Every verb may be said twice with the effect of once. Plain
+data only. Maps ignore keys they do not know and arrays ignore what is appended, so neighbouring versions talk.
+"""
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+from qdistd.model import (
+    Grant,
+    Held,
+    Name,
+    QueueView,
+    Result,
+    Settlement,
+    State,
+    Task,
+    TaskId,
+    TaskView,
+    WorkerView,
+)
+
+VERSION = 1
+"""Grows when a verb changes its meaning; `Hello` and `Welcome` exchange it."""
+
+LONGEST_POLL = 60.0
+"""Seconds a long poll may be parked: short enough that a vanished peer is found out by the next one."""
+
+LARGEST_BATCH = 1000
+"""Tasks, ids or settlements in one request: bounds the length of one transaction."""
+
+Token = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Ids = Annotated[list[TaskId], msgspec.Meta(max_length=LARGEST_BATCH)]
+Poll = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_POLL)]
+
+
+class Role(enum.StrEnum):
+    """What a key may do. One key may carry several roles; `ADMIN` may say everything."""
+
+    SUBMIT = "submit"
+    WORK = "work"
+    ADMIN = "admin"
+    ANY = "any"
+
+
+class Hello(msgspec.Struct):
+    """First words of a connection. `token` is the incarnation of a worker (16 random bytes, secret), `held` all it has."""
+
+    kind: str
+    name: Name
+    version: int = VERSION
+    host: str = ""
+    pid: int = 0
+    token: bytes = b""
+    queues: list[Name] = []
+    processes: int = 0
+    held: list[Held] = []
+
+
+class Welcome(msgspec.Struct):
+    """The master's answer to `Hello`. `lease` and `heartbeat` in seconds, `payload` and `result` in bytes."""
+
+    version: int
+    lease: float
+    heartbeat: float
+    payload: int
+    result: int
+    now: float
+
+
+class Submit(msgspec.Struct, array_like=True):
+    """Store these tasks. With `watch`, their results are for the next `Wait` of this connection."""
+
+    tasks: Annotated[list[Task], msgspec.Meta(max_length=LARGEST_BATCH)]
+    watch: bool = True
+
+
+class Refusal(msgspec.Struct, array_like=True):
+    """One task of a `Submit` that was not stored, and why (`errors` code, sentence)."""
+
+    id: TaskId
+    code: str
+    message: str
+
+
+class Accepted(msgspec.Struct, array_like=True):
+    """Every task of the `Submit` is on the master's disk, but those named here."""
+
+    refused: list[Refusal] = []
+
+
+class Wait(msgspec.Struct, array_like=True):
+    """Watch `ids` too, and answer as soon as anything watched has ended, or after `seconds` with nothing.
+
+    A connection has one parked `Wait`: a new one has the old answered empty.
+    """
+
+    ids: Ids = []
+    seconds: Poll = 0.0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_BATCH)] = LARGEST_BATCH
+
+
+class Finished(msgspec.Struct, array_like=True):
+    """Results, each said once to this connection; `unknown`: ids the master has no task for."""
+
+    results: list[Result] = []
+    unknown: list[TaskId] = []
+
+
+class Lease(msgspec.Struct, array_like=True):
+    """Up to `count` tasks of `queues` (in this order of preference), or wait `seconds` for them.
+
+    `count` 0 waits for orders alone. A connection has one parked `Lease`: a new one has the old answered empty.
+    """
+
+    queues: list[Name]
+    count: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)]
+    seconds: Poll = 0.0
+
+
+class Orders(msgspec.Struct, array_like=True):
+    """What the master wants of a worker; rides home on the answers to `Lease` and `Report`."""
+
+    cancel: list[TaskId] = []
+    drain: bool = False
+
+
+class Granted(msgspec.Struct, array_like=True):
+    """Leased tasks, theirs to run until settled, released or the lease ends."""
+
+    grants: list[Grant] = []
+    orders: Orders = msgspec.field(default_factory=Orders)
+
+
+class Report(msgspec.Struct, array_like=True):
+    """Settle attempts and renew the lease of all the rest this worker holds. An empty one is a heartbeat."""
+
+    settled: Annotated[list[Settlement], msgspec.Meta(max_length=LARGEST_BATCH)] = []
+
+
+class Reported(msgspec.Struct, array_like=True):
+    """The settlements are on disk, but the `stale` ones: another attempt holds, or held, those tasks."""
+
+    stale: list[TaskId] = []
+    orders: Orders = msgspec.field(default_factory=Orders)
+
+
+class Bye(msgspec.Struct):
+    """A worker goes on purpose: what it still holds goes back to its queue at once and at no cost."""
+
+
+class Cancel(msgspec.Struct):
+    """Cancel tasks: queued ones at once, running ones by order to their worker."""
+
+    ids: Ids
+
+
+class Cancelled(msgspec.Struct):
+    """The state of each task after the `Cancel`; one that is still leased ends within moments."""
+
+    states: dict[TaskId, State]
+    unknown: list[TaskId] = []
+
+
+class Show(msgspec.Struct):
+    """Everything about one task."""
+
+    id: TaskId
+
+
+class List(msgspec.Struct):
+    """Newest tasks first, `before` a position of an earlier page (0: from the newest)."""
+
+    states: list[State] = []
+    queue: str = ""
+    name: str = ""
+    before: int = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_BATCH)] = 100
+
+
+class Listed(msgspec.Struct):
+    """One page; `before` is where the next one starts (0: that was all)."""
+
+    tasks: list[TaskView]
+    before: int = 0
+
+
+class Queues(msgspec.Struct):
+    """All queues and their counts."""
+
+
+class QueueList(msgspec.Struct):
+    """Answer to `Queues`."""
+
+    queues: list[QueueView]
+
+
+class Workers(msgspec.Struct):
+    """All workers the master has heard of."""
+
+
+class WorkerList(msgspec.Struct):
+    """Answer to `Workers`."""
+
+    workers: list[WorkerView]
+
+
+class Retry(msgspec.Struct):
+    """Put failed, cancelled or quarantined tasks back to `ready` with fresh budgets."""
+
+    ids: Ids
+
+
+class Status(msgspec.Struct):
+    """How the master is."""
+
+
+class StatusView(msgspec.Struct):
+    """Answer to `Status`. Times in seconds, sizes in bytes."""
+
+    version: str
+    pid: int
+    host: str
+    started: float
+    now: float
+    store: str
+    store_bytes: int
+    listen: list[str]
+    connections: int
+    queues: list[QueueView]
+    workers: list[WorkerView]
+    commits: int
+    submitted: int
+    settled: int
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One row of the table: the word, the role that may say it, the shapes of question and answer."""
+
+    word: str
+    role: Role
+    question: type
+    answer: type
+
+
+VERBS: dict[str, Verb] = {
+    verb.word: verb
+    for verb in (
+        Verb("hello", Role.ANY, Hello, Welcome),
+        Verb("submit", Role.SUBMIT, Submit, Accepted),
+        Verb("wait", Role.SUBMIT, Wait, Finished),
+        Verb("cancel", Role.SUBMIT, Cancel, Cancelled),
+        Verb("retry", Role.SUBMIT, Retry, Cancelled),
+        Verb("show", Role.SUBMIT, Show, TaskView),
+        Verb("list", Role.SUBMIT, List, Listed),
+        Verb("queues", Role.SUBMIT, Queues, QueueList),
+        Verb("workers", Role.SUBMIT, Workers, WorkerList),
+        Verb("status", Role.SUBMIT, Status, StatusView),
+        Verb("lease", Role.WORK, Lease, Granted),
+        Verb("report", Role.WORK, Report, Reported),
+        Verb("bye", Role.WORK, Bye, Reported),
+    )
+}
+
+BY_QUESTION: dict[type, Verb] = {verb.question: verb for verb in VERBS.values()}
+"""The verb that a question belongs to: callers pass a question and nothing else."""
