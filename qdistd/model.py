@@ -143,6 +143,33 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     token: bytes = b""
 
 
+class Claim(msgspec.Struct, array_like=True):
+    """What the master must know of a leased task to decide how its attempt ends."""
+
+    seq: int
+    id: bytes
+    attempt: int
+    name: str
+    queue: str
+    retries: int
+    backoff: float
+    failures: int
+    crashes: int
+    losses: int
+    cancel: int
+    mailbox: int
+
+
+class Next(msgspec.Struct, frozen=True):
+    """Where a task goes after an attempt: its state, from when it may run, and its counts so far."""
+
+    state: State
+    run_at: float
+    failures: int
+    crashes: int
+    losses: int
+
+
 class Result(msgspec.Struct, frozen=True, array_like=True):
     """The end of a task, as whoever waits sees it. `value` as in `Settlement`."""
 

@@ -51,7 +51,7 @@ class Role(enum.StrEnum):
 
 
 class Hello(msgspec.Struct):
-    """First words of a connection. `token` is the incarnation of a worker (16 random bytes, secret), `held` all it has."""
+    """First words of a connection. `token`: 16 random bytes, the secret name of a worker incarnation; `held`: all it has."""
 
     kind: str
     name: Name

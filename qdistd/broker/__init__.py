@@ -1,0 +1,6 @@
+"""The master's core: read, decide, save, each call inside the transaction that its caller opened."""
+
+from qdistd.broker.broker import Broker, Settings
+from qdistd.broker.seats import Seat
+
+__all__ = ["Broker", "Seat", "Settings"]

@@ -1,0 +1,334 @@
+"""Read, decide, save.
+
+    submit ─┐                       ┌─> finished   results for whoever waits
+    report ─┼─> Broker ─> Store     ┼─> ready      queues that got work
+    lease  ─┘      │                └─> (answers)
+                lifecycle: every rule
+
+Every method runs inside a transaction that the caller opens and commits; `finished` and `ready` may be acted upon
+only after the commit. What is leased is also kept in memory, by seat, so that a settlement needs no read; after a
+rollback `recover` builds that memory again from the store. Nothing here waits, sleeps or reads a clock of its own.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from qdistd import lifecycle
+from qdistd.broker.seats import Seat, Seats
+from qdistd.model import (
+    Claim,
+    Failure,
+    Grant,
+    Held,
+    Next,
+    Outcome,
+    Result,
+    Settlement,
+    State,
+    Task,
+    WorkerView,
+)
+from qdistd.protocol import Refusal
+from qdistd.store import Arrival, Ending, Leased, Store, WorkerRow
+
+LONGEST_NAP = 10.0
+"""Seconds between ticks at most: the wall clock may jump, and a scheduled task should notice."""
+
+PURGE_EVERY = 60.0
+"""Seconds between two walks of the purge over the store."""
+
+PURGE_STEP = 0.05
+"""Seconds between two stretches of one walk: room for work in between."""
+
+
+class GuardFailed(Exception):
+    """Memory and store disagree about a claim: roll back and `recover`."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the configuration decides. Times in seconds, `payload` in bytes."""
+
+    lease: float = 30.0
+    payload: int = 64 * 1024
+    retention: float = 7 * 86400.0
+    policy: lifecycle.Policy = lifecycle.Policy()
+
+
+class Broker:
+    """The rules applied to the rows."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self._monotonic = monotonic
+        self._wall = wall
+        self._rng = rng
+        self._seats = Seats()
+        self._next_due: float | None = None
+        self.alarm = 0.0
+        """Monotonic time by which `tick` has something to do; only `tick` moves it later."""
+        self._purge_at = 0.0
+        self._purge_cursor = 0
+        self.finished: list[Result] = []
+        self.ready: set[str] = set()
+        self.submitted = 0
+        self.settled = 0
+
+    # -- start, and start again after a rollback
+
+    def recover(self) -> None:
+        """Build the claims from the store. A seat nobody has said hello for gets a whole lease from now."""
+        for seat in self._seats:
+            seat.claims.clear()
+        held = self.store.claims()
+        strangers = {number for number, _ in held if self._seats.numbered(number) is None}
+        for number, row in self.store.workers(strangers).items():
+            self._seats.add(Seat(number, row, self._first_deadline(row), self._wall()))
+        for number, claim in held:
+            seat = self._seats.numbered(number)
+            if seat is not None:
+                seat.claims[claim.id] = claim
+        self._next_due = self.store.next_due()
+        self.finished.clear()
+        self.ready = set(self.store.counts())
+
+    def _first_deadline(self, row: WorkerRow) -> float:
+        """The connection of a stock client ended with the old master: nobody will settle what it held."""
+        return self._monotonic() + (0.0 if row.stock else self.settings.lease)
+
+    # -- submit
+
+    def submit(self, tasks: Sequence[Task]) -> list[Refusal]:
+        """Store the tasks; the ones that are refused, and why."""
+        now = self._wall()
+        limit = self.settings.payload
+        good = [task for task in tasks if len(task.payload) <= limit]
+        arrivals = [Arrival(task, *lifecycle.arrival(task.run_at, task.delay, now)) for task in good]
+        self.submitted += self.store.insert(arrivals, now)
+        for arrival in arrivals:
+            if arrival.state == State.READY:
+                self.ready.add(arrival.task.queue)
+            else:
+                self._due(arrival.run_at)
+        return [] if len(good) == len(tasks) else [_too_large(task, limit) for task in tasks if task not in good]
+
+    # -- workers
+
+    def hello(self, row: WorkerRow, queues: list[str], processes: int, held: Sequence[Held]) -> Seat:
+        """A worker connects. What it should hold and does not comes back at once; so does what its dead past held."""
+        seat = self._sit(row)
+        seat.queues, seat.processes = queues, processes
+        inhand = {(hold.id, hold.attempt) for hold in held}
+        for old in self._seats.earlier(row):
+            self._drop_claims(old, inhand, Outcome.LOST, "its worker died and was started again")
+        self._drop_claims(seat, inhand, Outcome.RELEASED, "the worker never received it")
+        return seat
+
+    def sit(self, row: WorkerRow) -> Seat:
+        """The seat of a stock client's connection."""
+        return self._seats.get(row.token) or self._sit(row)
+
+    def _sit(self, row: WorkerRow) -> Seat:
+        number = self.store.worker(row, self._wall())
+        seat = self._seats.get(row.token) or self._seats.add(Seat(number, row, 0.0, self._wall()))
+        seat.connected, seat.gone = True, False
+        self._renew(seat)
+        self.alarm = min(self.alarm, seat.deadline)
+        return seat
+
+    def lease(self, seat: Seat, queues: Iterable[str], count: int) -> list[Grant]:
+        """Up to `count` tasks of the queues, in this order."""
+        self._renew(seat)
+        grants: list[Grant] = []
+        for queue in queues:
+            wanted = count - len(grants)
+            if wanted > 0 and self.store.ready(queue) > 0:
+                grants += self._grant(seat, self.store.lease(queue, wanted, seat.number, self._wall()))
+        return grants
+
+    def _grant(self, seat: Seat, leased: Sequence[Leased]) -> list[Grant]:
+        grants = []
+        for claim, payload, timeout, damaged in map(_fields, leased):
+            if damaged:
+                self._set_aside(claim)
+                continue
+            seat.claims[claim.id] = claim
+            grants.append(Grant(claim.id, claim.attempt, claim.name, payload, claim.queue, timeout))
+        return grants
+
+    def report(self, seat: Seat, settled: Sequence[Settlement]) -> list[bytes]:
+        """Settle attempts, renew the rest; the ids whose settlement is stale."""
+        self._renew(seat)
+        endings: list[Ending] = []
+        stale: list[bytes] = []
+        for settlement in settled:
+            holder = self._holder(seat, settlement)
+            claim = holder.claims.get(settlement.id) if holder else None
+            if holder is None or claim is None or claim.attempt != settlement.attempt:
+                stale.append(settlement.id)
+                continue
+            del holder.claims[settlement.id]
+            endings.append(self._ending(claim, settlement))
+        seat.settled += len(endings)
+        self._end(endings)
+        return stale
+
+    def _holder(self, seat: Seat, settlement: Settlement) -> Seat | None:
+        """The seat that holds the lease: another one for a result that outlived its incarnation on disk."""
+        if not settlement.token or settlement.token == seat.row.token:
+            return seat
+        return self._seats.get(settlement.token)
+
+    def unmail(self, seat: Seat) -> None:
+        """What this stock client holds will have no result to collect."""
+        for claim in seat.claims.values():
+            claim.mailbox = 0
+
+    def bye(self, seat: Seat) -> None:
+        """The worker ends on purpose: what it still holds costs nothing."""
+        self._drop_claims(seat, set(), Outcome.RELEASED, "the worker was stopped")
+        self._leave(seat)
+
+    def gone(self, seat: Seat, *, ended: bool) -> None:
+        """A connection is over. `ended`: its process has ended as well, so nobody will settle what it held."""
+        seat.connected = False
+        seat.seen = self._wall()
+        if ended:
+            self._drop_claims(seat, set(), Outcome.LOST, "the process that held it ended")
+            self._leave(seat)
+
+    def _leave(self, seat: Seat) -> None:
+        seat.connected, seat.gone, seat.seen = False, True, self._wall()
+        if seat.row.stock:
+            self._seats.drop(seat)
+
+    def workers(self) -> list[WorkerView]:
+        """Every worker that is here, or was lately."""
+        return [seat.view() for seat in self._seats if not seat.row.stock]
+
+    # -- people
+
+    def cancel(self, ids: Iterable[bytes]) -> tuple[dict[bytes, State], list[Seat]]:
+        """Cancel tasks: their states now, and the seats that have an order to hear."""
+        states = self.store.cancel(ids, self._wall())
+        ordered = []
+        for seat in self._seats:
+            running = [task_id for task_id in states if task_id in seat.claims]
+            for task_id in running:
+                seat.claims[task_id].cancel = 1
+            if running:
+                seat.cancel += running
+                ordered.append(seat)
+        self._announce(states)
+        return states, ordered
+
+    def retry(self, ids: Iterable[bytes]) -> dict[bytes, State]:
+        """Failed, cancelled and quarantined tasks back to their queues."""
+        states = self.store.retry(ids, self._wall())
+        self.ready.update(self.store.counts())
+        return states
+
+    def take_events(self) -> tuple[list[Result], set[str]]:
+        """What happened in this transaction: results, and queues that got work. Act on it after the commit."""
+        events = self.finished, self.ready
+        self.finished, self.ready = [], set()
+        return events
+
+    def _announce(self, states: dict[bytes, State]) -> None:
+        ended = [task_id for task_id, state in states.items() if state == State.CANCELLED]
+        self.finished += self.store.results(ended)[0]
+
+    # -- the tick
+
+    def tick(self) -> float:
+        """Do what is due; the monotonic time when something will be due next."""
+        now = self._monotonic()
+        self._promote()
+        for seat in self._seats.expired(now):
+            self._drop_claims(seat, set(), Outcome.LOST, "its lease ran out without a word of the worker")
+            self._leave(seat)
+        self._purge(now)
+        self._seats.forget(self._wall())
+        self.alarm = max(now, min(self._due_in(now), self._seats.next_deadline(), self._purge_at, now + LONGEST_NAP))
+        return self.alarm
+
+    def _due_in(self, now: float) -> float:
+        return float("inf") if self._next_due is None else now + self._next_due - self._wall()
+
+    def _promote(self) -> None:
+        if self._next_due is not None and self._next_due <= self._wall():
+            self.ready.update(self.store.promote(self._wall()))
+            self._next_due = self.store.next_due()
+
+    def _purge(self, now: float) -> None:
+        if now < self._purge_at:
+            return
+        before = self._wall() - self.settings.retention
+        _, self._purge_cursor = self.store.purge(before, self._purge_cursor)
+        self._purge_at = now + (PURGE_STEP if self._purge_cursor else PURGE_EVERY)
+
+    # -- helpers
+
+    def _renew(self, seat: Seat) -> None:
+        seat.deadline = self._monotonic() + self.settings.lease
+        seat.seen = self._wall()
+
+    def _due(self, run_at: float) -> None:
+        if self._next_due is None or run_at < self._next_due:
+            self._next_due = run_at
+            self.alarm = min(self.alarm, self._due_in(self._monotonic()))
+
+    def _ending(self, claim: Claim, settlement: Settlement) -> Ending:
+        after = lifecycle.after(claim, settlement.outcome, self.settings.policy, self._wall(), self._rng)
+        measured = (settlement.started, settlement.wall, settlement.cpu, settlement.rss)
+        return Ending(claim, settlement.outcome, after, settlement.value, *measured)
+
+    def _end(self, endings: Sequence[Ending]) -> None:
+        if self.store.end(endings, self._wall()) != len(endings):
+            raise GuardFailed("a claim in memory is not the claim in the store")
+        self.settled += len(endings)
+        for ending in endings:
+            claim, after = ending.claim, ending.next
+            if after.state.final:
+                self.finished.append(Result(claim.id, after.state, claim.attempt, ending.value))
+            elif after.state == State.READY:
+                self.ready.add(claim.queue)
+            else:
+                self._due(after.run_at)
+
+    def _drop_claims(self, seat: Seat, keep: set[tuple[bytes, int]], outcome: Outcome, why: str) -> None:
+        """End every claim of the seat that is not in `keep`."""
+        dropped = [claim for claim in seat.claims.values() if (claim.id, claim.attempt) not in keep]
+        kind = "lost" if outcome == Outcome.LOST else "stopped"
+        value = msgspec.msgpack.encode(Failure(kind, why))
+        for claim in dropped:
+            del seat.claims[claim.id]
+        self._end([self._ending(claim, Settlement(claim.id, claim.attempt, outcome, value)) for claim in dropped])
+
+    def _set_aside(self, claim: Claim) -> None:
+        why = Failure("damaged", "the stored payload is not what was submitted: the disk has changed it")
+        after = Next(State.QUARANTINED, self._wall(), claim.failures, claim.crashes, claim.losses)
+        self._end([Ending(claim, Outcome.FAILED, after, msgspec.msgpack.encode(why))])
+
+
+def _fields(leased: Leased) -> tuple[Claim, bytes, float, bool]:
+    return leased.claim, leased.payload, leased.timeout, leased.damaged
+
+
+def _too_large(task: Task, limit: int) -> Refusal:
+    return Refusal(
+        task.id,
+        "too-large",
+        f"the payload of {task.name!r} has {len(task.payload):,} bytes, the limit is {limit:,}:"
+        " put the data in a file on shared storage and send its path ([limits] payload in master.toml)",
+    )

@@ -1,0 +1,93 @@
+"""Who holds what: one seat for every worker incarnation the master knows.
+
+    hello ──> connected ──reset, silence──> silent ──lease over──> gone (its claims are lost)
+                  └────── bye, FIN: the process ended ──────────────┘
+
+Deadlines are the master's monotonic seconds and are never stored: after a restart every seat gets a whole lease.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from qdistd.model import Claim, WorkerView
+from qdistd.store import WorkerRow
+
+FORGET_AFTER = 3600.0
+"""Seconds a worker that went away stays in `qdist workers`."""
+
+
+class Seat:
+    """One incarnation of a worker, and the claims it holds."""
+
+    def __init__(self, number: int, row: WorkerRow, deadline: float, now: float) -> None:
+        self.number = number
+        self.row = row
+        self.deadline = deadline
+        self.claims: dict[bytes, Claim] = {}
+        self.connected = False
+        self.gone = False
+        self.cancel: list[bytes] = []
+        self.queues: list[str] = []
+        self.processes = 0
+        self.settled = 0
+        self.since = now
+        self.seen = now
+
+    def view(self) -> WorkerView:
+        """The seat as people see it."""
+        state = "gone" if self.gone else "connected" if self.connected else "silent"
+        row = self.row
+        return WorkerView(
+            *(row.name, row.host, row.pid, state, self.processes, len(self.claims), self.settled),
+            *(self.queues, self.since, self.seen),
+        )
+
+
+class Seats:
+    """All seats, by token and by row number."""
+
+    def __init__(self) -> None:
+        self._by_token: dict[bytes, Seat] = {}
+        self._by_number: dict[int, Seat] = {}
+
+    def add(self, seat: Seat) -> Seat:
+        """Take a seat into the registry."""
+        self._by_token[seat.row.token] = self._by_number[seat.number] = seat
+        return seat
+
+    def drop(self, seat: Seat) -> None:
+        """Forget a seat."""
+        self._by_token.pop(seat.row.token, None)
+        self._by_number.pop(seat.number, None)
+
+    def get(self, token: bytes) -> Seat | None:
+        """The seat of an incarnation."""
+        return self._by_token.get(token)
+
+    def numbered(self, number: int) -> Seat | None:
+        """The seat of a worker row."""
+        return self._by_number.get(number)
+
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(list(self._by_token.values()))
+
+    def earlier(self, row: WorkerRow) -> Iterable[Seat]:
+        """Seats of earlier incarnations of the same worker whose connection has ended."""
+        return [
+            seat
+            for seat in self
+            if seat.row.name == row.name and seat.row.token != row.token and not seat.connected and not seat.gone
+        ]
+
+    def expired(self, now: float) -> Iterable[Seat]:
+        """Seats whose lease is over at monotonic `now`."""
+        return [seat for seat in self if not seat.gone and seat.deadline <= now]
+
+    def next_deadline(self) -> float:
+        """When the next lease ends."""
+        return min((seat.deadline for seat in self if not seat.gone), default=float("inf"))
+
+    def forget(self, wall: float) -> None:
+        """Drop what went away long ago."""
+        for seat in self:
+            if seat.gone and seat.seen < wall - FORGET_AFTER:
+                self.drop(seat)

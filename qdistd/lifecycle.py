@@ -1,0 +1,85 @@
+"""Every rule of a task's life. Pure: `now` and randomness are arguments.
+
+    submit ──> scheduled ──due──> ready ──lease──> leased ──settle──> succeeded
+                   ^                ^                 │                failed        (retries used up)
+                   └── failed, crashed: backoff ──────┤                quarantined   (killed its process too often)
+                                    └─ released, lost ┘                cancelled
+
+`attempt` grows with every lease and with nothing else. Budgets are kept by cause: a failure of the task costs one of
+its retries, a crash and a lost worker count on their own, a release (stop, restart) costs nothing.
+"""
+
+import random
+
+import msgspec
+
+from qdistd.model import Claim, Next, Outcome, State
+
+MOVES: dict[State, frozenset[State]] = {
+    State.SCHEDULED: frozenset({State.READY, State.CANCELLED}),
+    State.READY: frozenset({State.LEASED, State.CANCELLED, State.QUARANTINED}),
+    State.LEASED: frozenset(State) - {State.LEASED},
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset({State.READY}),
+    State.CANCELLED: frozenset({State.READY}),
+    State.QUARANTINED: frozenset({State.READY}),
+}
+"""From each state, where a task can go in one step. `FAILED`… back to `READY` only by a person's `retry`."""
+
+LONGEST_BACKOFF = 3600.0
+"""Seconds: a retry never waits longer than an hour, however many there were."""
+
+CRASH_BACKOFF = 1.0
+"""Seconds before a task whose process died may try again: a crash loop must not eat a machine."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Budgets that hold for every task. A task that used one up is quarantined."""
+
+    crashes: int = 3
+    """Deaths of the process under a task."""
+    losses: int = 10
+    """Workers that vanished with a task: most are no fault of the task, but some are."""
+
+
+def arrival(run_at: float, delay: float, now: float) -> tuple[State, float]:
+    """State and due time of a task that arrives at wall clock `now`."""
+    due = max(run_at, now + delay if delay > 0 else 0.0)
+    return (State.SCHEDULED, due) if due > now else (State.READY, now)
+
+
+def after(claim: Claim, outcome: Outcome, policy: Policy, now: float, rng: random.Random) -> Next:
+    """Where the task of `claim` goes when its attempt ends with `outcome` at wall clock `now`."""
+    if outcome == Outcome.SUCCEEDED:
+        return Next(State.SUCCEEDED, 0.0, claim.failures, claim.crashes, claim.losses)
+    failures = claim.failures + (outcome == Outcome.FAILED)
+    crashes = claim.crashes + (outcome == Outcome.CRASHED)
+    losses = claim.losses + (outcome == Outcome.LOST)
+    state, wait = _after_trouble(claim, outcome, failures, crashes, losses, policy)
+    pause = rng.uniform(0, wait) if wait else 0.0
+    return Next(state, now + pause, failures, crashes, losses)
+
+
+def _after_trouble(
+    claim: Claim, outcome: Outcome, failures: int, crashes: int, losses: int, policy: Policy
+) -> tuple[State, float]:
+    """State after an attempt without a result, and the most seconds to wait (full jitter is drawn from it)."""
+    if claim.cancel or outcome == Outcome.CANCELLED:
+        return State.CANCELLED, 0.0
+    if crashes >= policy.crashes or losses >= policy.losses:
+        return State.QUARANTINED, 0.0
+    if outcome == Outcome.CRASHED:
+        return State.SCHEDULED, backoff(CRASH_BACKOFF, crashes)
+    if outcome != Outcome.FAILED:
+        return State.READY, 0.0
+    if failures > claim.retries:
+        return State.FAILED, 0.0
+    return State.SCHEDULED, backoff(claim.backoff, failures)
+
+
+def backoff(base: float, failures: int) -> float:
+    """The cap of the wait before retry number `failures` (1, 2, …): it doubles; the wait is drawn below it.
+
+    Full jitter as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+    return float(min(base * 2.0 ** min(failures - 1, 40), LONGEST_BACKOFF))

@@ -1,0 +1,166 @@
+"""Rows and guards, no rules: what the broker may ask of any store.
+
+    begin ─> insert · lease · end · promote · cancel · … ─> seal ─> commit (may run in another thread)
+                                                             └────> rollback
+
+One transaction is open at a time, and whatever is read inside it is current. A guard (id, attempt, state) stands in
+the statement itself, so that a second master on a shared engine could not settle what it does not hold. `commit`
+returns when the transaction is on stable storage, or raises `StoreBroken`: after that the process must end and
+recover from disk (fsync errors cannot be retried; Rebello et al., "Can Applications Recover from fsync Failures?",
+USENIX ATC 2020).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from qdistd.errors import ConfigError
+from qdistd.model import Claim, Next, Outcome, Result, State, Task, TaskView
+
+
+class StoreBroken(Exception):
+    """The store can no longer promise anything: end the process at once."""
+
+
+class StoreFull(Exception):
+    """No space for this write. The transaction must be rolled back; the store stays usable."""
+
+
+class Arrival(msgspec.Struct, frozen=True, array_like=True):
+    """A task to insert, with the state and due time its arrival earns it (wall clock seconds)."""
+
+    task: Task
+    state: State
+    run_at: float
+
+
+class Leased(msgspec.Struct, array_like=True):
+    """A task that was leased just now. `damaged`: its payload is not what was stored."""
+
+    claim: Claim
+    payload: bytes
+    timeout: float
+    damaged: bool
+
+
+class Ending(msgspec.Struct, array_like=True):
+    """The end of one attempt: whose claim, how, where the task goes next."""
+
+    claim: Claim
+    outcome: Outcome
+    next: Next
+    value: bytes = b""
+    started: float = 0.0
+    wall: float = 0.0
+    cpu: float = 0.0
+    rss: int = 0
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """A worker incarnation. `stock`: a plain `BaseManager` client's connection, dead once the master restarts."""
+
+    token: bytes
+    name: str
+    host: str = ""
+    pid: int = 0
+    stock: bool = False
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What to list: newest first, `before` a position from an earlier page (0: none)."""
+
+    states: Sequence[State] = ()
+    queue: str = ""
+    name: str = ""
+    before: int = 0
+    limit: int = 100
+
+
+class Store(Protocol):
+    """The whole face of a store. All times are wall clock seconds; sequences are at most `protocol.LARGEST_BATCH`."""
+
+    def begin(self) -> None:
+        """Open a transaction."""
+
+    def seal(self) -> bool:
+        """Write what goes with every transaction; whether there is anything to commit."""
+
+    def commit(self) -> None:
+        """Put the transaction on stable storage. StoreBroken where that cannot be promised. May run in a thread."""
+
+    def rollback(self) -> None:
+        """Forget the transaction."""
+
+    def insert(self, arrivals: Sequence[Arrival], now: float) -> int:
+        """Store new tasks; an id that is there already is left alone. How many were new."""
+
+    def lease(self, queue: str, count: int, worker: int, now: float) -> list[Leased]:
+        """Lease up to `count` ready tasks, lower priority numbers first, then the oldest. `attempt` grows by one."""
+
+    def end(self, endings: Sequence[Ending], now: float) -> int:
+        """End attempts. How many held the guard: fewer than given means another attempt held some."""
+
+    def claims(self) -> list[tuple[int, Claim]]:
+        """Every leased task with the worker row that holds it: what a restart must know."""
+
+    def promote(self, now: float) -> list[str]:
+        """Make due scheduled tasks ready (a bounded number); the queues that got some."""
+
+    def next_due(self) -> float | None:
+        """When the next scheduled task is due."""
+
+    def results(self, ids: Sequence[bytes]) -> tuple[list[Result], list[bytes]]:
+        """Results of those that have ended, and the ids that no task has."""
+
+    def cancel(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
+        """Cancel what is queued, mark what is leased; the state each existing task is in then."""
+
+    def retry(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
+        """Failed, cancelled and quarantined tasks back to ready with fresh budgets; states as in `cancel`."""
+
+    def view(self, task_id: bytes) -> TaskView | None:
+        """One task with payload, value and attempts."""
+
+    def page(self, page: Page) -> tuple[list[TaskView], int]:
+        """A page of tasks and where the next one starts (0: nowhere)."""
+
+    def counts(self) -> Mapping[str, Mapping[State, int]]:
+        """Queue → state → number of tasks, exact at this moment, without touching the disk."""
+
+    def ready(self, queue: str) -> int:
+        """How many tasks of the queue may run now."""
+
+    def worker(self, worker: WorkerRow, now: float) -> int:
+        """The row number of this incarnation, made on first sight."""
+
+    def workers(self, numbers: Iterable[int]) -> dict[int, WorkerRow]:
+        """The incarnations behind row numbers."""
+
+    def take(self) -> tuple[bytes, bytes] | None:
+        """Take the oldest result meant for stock clients out of the mailbox: (id, value)."""
+
+    def untake(self, task_id: bytes) -> None:
+        """Put a taken result back: nobody received it."""
+
+    def mailbox(self) -> int:
+        """How many results wait for stock clients."""
+
+    def purge(self, before: float, cursor: int) -> tuple[int, int]:
+        """Delete tasks that ended before that time, a bounded stretch from `cursor` on; (deleted, next cursor)."""
+
+    def size(self) -> int:
+        """Bytes on disk."""
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+
+def open_store(url: str) -> Store:
+    """The store that a configuration names: `sqlite:///absolute/path` or `sqlite://:memory:` (tests)."""
+    scheme, _, rest = url.partition("://")
+    if scheme != "sqlite" or not rest:
+        raise ConfigError(f"[master] store: {url!r} is no store; expected sqlite:///absolute/path/to/file.db")
+    from qdistd.store.sqlite import SqliteStore
+
+    return SqliteStore(rest)

@@ -1,0 +1,109 @@
+"""The SQLite schema and the steps from one version to the next.
+
+Version N of the file is what the first N steps made; `PRAGMA user_version` holds N. Each step runs in one
+transaction with the change of that number, so that a crash leaves the old version or the new one.
+"""
+
+import sqlite3
+
+from qdistd.errors import ConfigError
+
+APPLICATION_ID = 0x71646973
+"""`qdis`: tells `file(1)` and us whose database this is."""
+
+_FIRST = """
+CREATE TABLE worker(
+    number INTEGER PRIMARY KEY,
+    token BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    stock INTEGER NOT NULL,
+    since REAL NOT NULL
+) STRICT;
+
+CREATE TABLE task(
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    run_at REAL NOT NULL,
+    payload BLOB NOT NULL,
+    payload_check INTEGER NOT NULL,
+    timeout REAL NOT NULL,
+    retries INTEGER NOT NULL,
+    backoff REAL NOT NULL,
+    key TEXT NOT NULL,
+    mailbox INTEGER NOT NULL,
+    created REAL NOT NULL,
+    cancel INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
+    worker INTEGER,
+    outcome INTEGER,
+    started REAL,
+    finished REAL,
+    wall REAL,
+    cpu REAL,
+    rss INTEGER,
+    value BLOB,
+    value_check INTEGER
+) STRICT;
+
+-- partial indexes: a task is in at most one of them, and in none once it has ended
+CREATE INDEX task_ready ON task(queue, priority, seq) WHERE state = 1;
+CREATE INDEX task_scheduled ON task(run_at) WHERE state = 0;
+CREATE INDEX task_leased ON task(worker) WHERE state = 2;
+CREATE INDEX task_mailbox ON task(finished, seq) WHERE mailbox = 1 AND state = 3;
+
+-- attempts that ended without ending their task; the last attempt of a task stands in its own row
+CREATE TABLE attempt(
+    seq INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
+    worker INTEGER,
+    started REAL NOT NULL,
+    wall REAL NOT NULL,
+    cpu REAL NOT NULL,
+    rss INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    ended REAL NOT NULL,
+    PRIMARY KEY(seq, number)
+) STRICT, WITHOUT ROWID;
+
+-- how many tasks of a queue are in a state: kept in the same transaction as the rows it counts
+CREATE TABLE tally(
+    queue TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    tasks INTEGER NOT NULL,
+    PRIMARY KEY(queue, state)
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS = (_FIRST,)
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Bring the file to the newest version. ConfigError where it is newer than this qdist or not qdist's at all."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    _refuse_strangers(db, path, version)
+    for number, step in enumerate(STEPS[version:], version + 1):
+        db.executescript(
+            f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
+        )
+
+
+def _refuse_strangers(db: sqlite3.Connection, path: str, version: int) -> None:
+    if version > len(STEPS):
+        raise ConfigError(
+            f"{path}: the store has schema version {version}, this qdist knows {len(STEPS)};"
+            " install the qdist that wrote it, or a newer one"
+        )
+    owner = int(db.execute("PRAGMA application_id").fetchone()[0])
+    strange = version > 0 or db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    if strange and owner != APPLICATION_ID:
+        raise ConfigError(f"{path}: this is a database of another program; name a file of its own for qdist")

@@ -1,0 +1,117 @@
+"""What people and waiting clients read of the SQLite store."""
+
+import sqlite3
+from collections.abc import Sequence
+from zlib import crc32
+
+import msgspec
+
+from qdistd.model import AttemptView, Failure, Outcome, Result, State, TaskView
+from qdistd.store import Page
+
+_DAMAGED = msgspec.msgpack.encode(
+    Failure("damaged", "the stored result is not what was written: the disk or its file system has changed it")
+)
+
+_SUMMARY = """task.id, task.name, task.queue, task.state, task.attempt, task.priority, task.created, task.run_at,
+task.finished, task.retries, task.timeout, task.key, worker.name"""
+
+_ATTEMPTS = """SELECT attempt.number, attempt.outcome, worker.name, worker.host, attempt.started, attempt.wall,
+attempt.cpu, attempt.rss, attempt.value FROM task JOIN attempt USING(seq)
+LEFT JOIN worker ON worker.number = attempt.worker WHERE task.id = ?1
+UNION ALL
+SELECT task.attempt, task.outcome, worker.name, worker.host, task.started, task.wall, task.cpu, task.rss, task.value
+FROM task LEFT JOIN worker ON worker.number = task.worker WHERE task.id = ?1 AND task.attempt > 0
+AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.seq = task.seq AND attempt.number = task.attempt)
+ORDER BY 1"""
+"""Ended attempts, and the present or last one, which stands in the row of the task."""
+
+_FROM = "FROM task LEFT JOIN worker ON worker.number = task.worker"
+
+
+def results(db: sqlite3.Connection, ids: Sequence[bytes]) -> tuple[list[Result], list[bytes]]:
+    """Results of those that have ended, and the ids that no task has."""
+    found: list[Result] = []
+    unknown: list[bytes] = []
+    for task_id in ids:
+        row = db.execute("SELECT state, attempt, value, value_check FROM task WHERE id = ?", (task_id,)).fetchone()
+        if row is None:
+            unknown.append(task_id)
+        elif row[0] >= State.SUCCEEDED:
+            found.append(_result(task_id, *row))
+    return found, unknown
+
+
+def _result(task_id: bytes, state: int, attempt: int, value: bytes | None, check: int | None) -> Result:
+    if value and check is not None and crc32(value, crc32(task_id)) != check:
+        return Result(task_id, State.QUARANTINED, attempt, _DAMAGED)
+    return Result(task_id, State(state), attempt, value or b"")
+
+
+def task(db: sqlite3.Connection, task_id: bytes) -> TaskView | None:
+    """One task with payload, value and every attempt."""
+    row = db.execute(f"SELECT {_SUMMARY} {_FROM} WHERE task.id = ?", (task_id,)).fetchone()
+    if row is None:
+        return None
+    payload, value = db.execute("SELECT payload, value FROM task WHERE id = ?", (task_id,)).fetchone()
+    return msgspec.structs.replace(_summary(row), payload=payload, value=value or b"", attempts=_attempts(db, task_id))
+
+
+def page(db: sqlite3.Connection, page: Page) -> tuple[list[TaskView], int]:
+    """A page of tasks, newest first, and where the next one starts (0: nowhere)."""
+    where, values = _where(page)
+    rows = db.execute(
+        f"SELECT task.seq, {_SUMMARY} {_FROM} WHERE {where} ORDER BY task.seq DESC LIMIT ?",
+        (*values, page.limit),
+    ).fetchall()
+    return [_summary(row[1:]) for row in rows], rows[-1][0] if len(rows) == page.limit else 0
+
+
+def _where(page: Page) -> tuple[str, list[object]]:
+    parts: list[tuple[str, list[object]]] = [("1", [])]
+    if page.before:
+        parts.append(("task.seq < ?", [page.before]))
+    if page.queue:
+        parts.append(("task.queue = ?", [page.queue]))
+    if page.name:
+        parts.append(("task.name = ?", [page.name]))
+    if page.states:
+        parts.append((f"task.state IN ({','.join('?' * len(page.states))})", list(page.states)))
+    return " AND ".join(text for text, _ in parts), [value for _, values in parts for value in values]
+
+
+def _summary(row: Sequence[object]) -> TaskView:
+    names = TaskView.__struct_fields__[: len(row)]
+    filled = {name: value for name, value in zip(names, row, strict=True) if value is not None}
+    return msgspec.convert(filled, TaskView)
+
+
+def _attempts(db: sqlite3.Connection, task_id: bytes) -> list[AttemptView]:
+    rows = db.execute(_ATTEMPTS, (task_id,))
+    return [_attempt(*row) for row in rows]
+
+
+def _attempt(
+    number: int,
+    outcome: int | None,
+    worker: str | None,
+    host: str | None,
+    started: float | None,
+    wall: float | None,
+    cpu: float | None,
+    rss: int | None,
+    value: bytes | None,
+) -> AttemptView:
+    word = "running" if outcome is None else Outcome(outcome).word
+    failed = outcome is not None and outcome != Outcome.SUCCEEDED and value
+    return AttemptView(
+        number,
+        word,
+        worker or "",
+        host or "",
+        started or 0.0,
+        wall or 0.0,
+        cpu or 0.0,
+        rss or 0,
+        msgspec.msgpack.decode(value, type=Failure) if failed and value else None,
+    )
