@@ -95,9 +95,9 @@ class Broker:
         for number, row in self.store.workers(strangers).items():
             self._seats.add(Seat(number, row, self._first_deadline(row), self._wall()))
         for number, claim in held:
-            seat = self._seats.numbered(number)
-            if seat is not None:
-                seat.claims[claim.id] = claim
+            holder = self._seats.numbered(number)
+            if holder is not None:
+                holder.claims[claim.id] = claim
         self._next_due = self.store.next_due()
         self.finished.clear()
         self.ready = set(self.store.counts())

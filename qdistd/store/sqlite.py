@@ -224,7 +224,7 @@ class SqliteStore:
             row = self._db.execute(
                 "SELECT token, name, host, pid, stock FROM worker WHERE number = ?", (number,)
             ).fetchone()
-            found[number] = WorkerRow(*row[:4], stock=bool(row[4]))
+            found[number] = WorkerRow(row[0], row[1], row[2], row[3], bool(row[4]))
         return found
 
     # -- the mailbox of stock clients

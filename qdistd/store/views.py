@@ -103,15 +103,13 @@ def _attempt(
     value: bytes | None,
 ) -> AttemptView:
     word = "running" if outcome is None else Outcome(outcome).word
-    failed = outcome is not None and outcome != Outcome.SUCCEEDED and value
-    return AttemptView(
-        number,
-        word,
-        worker or "",
-        host or "",
-        started or 0.0,
-        wall or 0.0,
-        cpu or 0.0,
-        rss or 0,
-        msgspec.msgpack.decode(value, type=Failure) if failed and value else None,
-    )
+    measured = (started or 0.0, wall or 0.0, cpu or 0.0, rss or 0)
+    failed = value if outcome not in (None, Outcome.SUCCEEDED) else None
+    return AttemptView(number, word, worker or "", host or "", *measured, _failure(failed) if failed else None)
+
+
+def _failure(value: bytes) -> Failure:
+    try:
+        return msgspec.msgpack.decode(value, type=Failure)
+    except msgspec.DecodeError:  # a worker of ours does not write such a thing, but anybody with its key can
+        return Failure("unreadable", "what the worker reported about this attempt cannot be read")

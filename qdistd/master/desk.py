@@ -1,0 +1,368 @@
+"""The verbs: a question comes in, its job goes to the writer, its answer goes out after the commit.
+
+native frame ──role──shape──> Desk.<verb> ──> Writer ──commit──> answer, and results to whoever watches
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from qdistd import protocol as say
+from qdistd.broker import Broker, Seat
+from qdistd.errors import NotFound, QdistError
+from qdistd.master.guest import Guest
+from qdistd.master.lobby import Lobby, Parked
+from qdistd.master.writer import Job, Writer
+from qdistd.model import Grant, QueueView, Result, TaskView, id_text
+from qdistd.protocol import VERBS, Role, Verb
+from qdistd.store import Page, Store, WorkerRow
+from qdistd.wire.server import Peer
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What `Welcome` tells: seconds and bytes."""
+
+    lease: float
+    heartbeat: float
+    payload: int
+    result: int
+
+
+class Desk:
+    """Serves the native connections."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        store: Store,
+        lobby: Lobby,
+        loop: asyncio.AbstractEventLoop,
+        wall: Callable[[], float],
+        terms: Callable[[], Terms],
+        status: Callable[[], say.StatusView],
+        log: logging.Logger,
+    ) -> None:
+        self.writer: Writer
+        self._broker = broker
+        self._store = store
+        self._lobby = lobby
+        self._loop = loop
+        self._wall = wall
+        self._terms = terms
+        self._status = status
+        self._log = log
+        self._guests: dict[Peer, Guest] = {}
+        self._workers: dict[bytes, Guest] = {}
+        self._watchers: dict[bytes, tuple[Guest, ...]] = {}
+        self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+            word: msgspec.msgpack.Decoder(verb.question) for word, verb in VERBS.items()
+        }
+        self._serve: dict[str, Callable[[Guest, int, Any], None]] = {
+            "hello": self._hello,
+            "submit": self._submit,
+            "wait": self._wait,
+            "cancel": self._cancel,
+            "retry": self._retry,
+            "show": self._show,
+            "list": self._list,
+            "queues": self._queues,
+            "workers": self._list_workers,
+            "status": self._say_status,
+            "lease": self._lease,
+            "report": self._report,
+            "bye": self._bye,
+        }
+
+    # -- connections
+
+    def ask(self, peer: Peer, number: int, word: str, raw: msgspec.Raw) -> None:
+        """One native request."""
+        verb = VERBS.get(word)
+        if verb is None:
+            peer.fail(number, "refused", f"this master knows no verb {word!r}; its version is {say.VERSION}")
+            return
+        if not _may(peer, verb):
+            peer.fail(number, "not-allowed", _needs(verb, peer))
+            return
+        try:
+            question = self._decoders[word].decode(raw)
+        except (
+            msgspec.DecodeError,
+            RecursionError,
+        ) as error:  # RecursionError: nested beyond any shape of ours
+            peer.fail(number, "malformed", f"{word}: {error}")
+            return
+        guest = self._guests.get(peer) or self._guests.setdefault(peer, Guest(peer, self._loop))
+        self._serve[word](guest, number, question)
+
+    def closed(self, peer: Peer, *, clean: bool) -> None:
+        """A native connection is over. `clean`: its process closed it, or died."""
+        guest = self._guests.pop(peer, None)
+        if guest is None:
+            return
+        self._leave_lobby(guest)
+        guest.leave()
+        for task_id in guest.watched:
+            self._unwatch(task_id, guest)
+        seat = guest.seat
+        if seat is not None and self._workers.get(seat.row.token) is guest:
+            del self._workers[seat.row.token]
+            self._do(lambda: self._broker.gone(seat, ended=clean))
+            self._log.info("worker %s is gone%s", seat.row.name, "" if clean else "; its lease still runs")
+
+    def announce(self, results: Sequence[Result]) -> None:
+        """Hand results to whoever watches them."""
+        touched: set[Guest] = set()
+        for result in results:
+            for guest in self._watchers.pop(result.id, ()):
+                guest.push(result)
+                touched.add(guest)
+        for guest in touched:
+            guest.flush()
+
+    def _hello(self, guest: Guest, number: int, hello: say.Hello) -> None:
+        guest.name = hello.name
+        if hello.kind != "worker":
+            guest.peer.answer(number, self._welcome())
+        elif not _may(guest.peer, VERBS["lease"]):
+            guest.peer.fail(number, "not-allowed", _needs(VERBS["lease"], guest.peer))
+        elif len(hello.token) != 16:
+            guest.peer.fail(number, "malformed", "hello: the token of a worker has 16 bytes")
+        else:
+            self._hello_worker(guest, number, hello)
+
+    def _hello_worker(self, guest: Guest, number: int, hello: say.Hello) -> None:
+        row = WorkerRow(hello.token, hello.name, hello.host, hello.pid)
+
+        def seated(seat: Seat) -> None:
+            guest.seat = seat
+            former = self._workers.get(hello.token)
+            self._workers[hello.token] = guest
+            if former is not None and former is not guest:
+                former.peer.abort()
+            self._log.info("worker %s is here from %s", row.name, guest.peer.address)
+            guest.peer.answer(number, self._welcome())
+
+        self._put(guest, number, lambda: self._broker.hello(row, hello.queues, hello.processes, hello.held), seated)
+
+    def _welcome(self) -> say.Welcome:
+        terms = self._terms()
+        return say.Welcome(say.VERSION, terms.lease, terms.heartbeat, terms.payload, terms.result, self._wall())
+
+    # -- submitting and waiting
+
+    def _submit(self, guest: Guest, number: int, submit: say.Submit) -> None:
+        ids = [task.id for task in submit.tasks]
+
+        def run() -> tuple[list[say.Refusal], list[Result]]:
+            before = self._broker.submitted
+            refused = self._broker.submit(submit.tasks)
+            said_before = self._broker.submitted - before + len(refused) < len(ids)
+            return refused, self._store.results(ids)[0] if said_before and submit.watch else []
+
+        def answer(done: tuple[list[say.Refusal], list[Result]]) -> None:
+            refused, ended = done
+            guest.peer.answer(number, say.Accepted(refused))
+            if submit.watch:
+                self._watch(guest, ids, [refusal.id for refusal in refused], ended)
+
+        self._put(guest, number, run, answer, len(ids))
+
+    def _wait(self, guest: Guest, number: int, wait: say.Wait) -> None:
+        ids = [*wait.ids, *guest.overflow[: wait.limit]]
+        if not ids:
+            guest.wait(number, wait.limit, wait.seconds)
+            return
+        del guest.overflow[: wait.limit]
+
+        def answer(done: tuple[list[Result], list[bytes]]) -> None:
+            ended, unknown = done
+            self._watch(guest, ids, unknown, ended)
+            if unknown:
+                guest.peer.answer(number, say.Finished([], unknown))
+            else:
+                guest.wait(number, wait.limit, wait.seconds)
+
+        self._put(guest, number, lambda: self._store.results(ids), answer, len(ids))
+
+    def _watch(self, guest: Guest, ids: Iterable[bytes], but: Sequence[bytes], ended: Sequence[Result]) -> None:
+        if guest.peer not in self._guests:
+            return
+        skip = {*but, *(result.id for result in ended)}
+        for task_id in ids:
+            if task_id not in guest.watched and task_id not in skip:
+                guest.watched.add(task_id)
+                self._watchers[task_id] = (*self._watchers.get(task_id, ()), guest)
+        for result in ended:
+            guest.push(result)
+        guest.flush()
+
+    def _unwatch(self, task_id: bytes, guest: Guest) -> None:
+        left = tuple(other for other in self._watchers.get(task_id, ()) if other is not guest)
+        if left:
+            self._watchers[task_id] = left
+        else:
+            self._watchers.pop(task_id, None)
+
+    # -- workers
+
+    def _lease(self, guest: Guest, number: int, lease: say.Lease) -> None:
+        seat = guest.seat
+        if seat is None:
+            guest.peer.fail(number, "refused", "a worker says hello before it leases")
+            return
+        self._answer_lease(guest)
+        if lease.count == 0 or seat.cancel or guest.grants:
+            self._park(guest, number, lease, None)
+            return
+
+        def answer(grants: list[Grant]) -> None:
+            grants = guest.take_grants() + grants
+            if grants or lease.seconds <= 0:
+                guest.peer.answer(number, say.Granted(grants, _orders(seat)))
+            elif any(self._store.ready(queue) for queue in lease.queues):
+                self._lease(guest, number, lease)  # work came later in the transaction that found none
+            else:
+                self._answer_lease(guest)
+                self._park(guest, number, lease, Parked(seat, lease.queues, lease.count, arrived))
+
+        def arrived(grants: list[Grant]) -> None:
+            guest.grants += grants
+            self._answer_lease(guest)
+
+        self._put(guest, number, lambda: self._broker.lease(seat, lease.queues, lease.count), answer, lease.count)
+
+    def _park(self, guest: Guest, number: int, lease: say.Lease, parked: Parked | None) -> None:
+        if guest.peer not in self._guests:
+            return
+        guest.park_lease(number, parked, lease.seconds, lambda: self._answer_lease(guest))
+        if parked is not None:
+            self._lobby.park(parked)
+        if guest.grants or (guest.seat is not None and guest.seat.cancel):
+            self._answer_lease(guest)
+
+    def _answer_lease(self, guest: Guest) -> None:
+        """Answer the parked lease, if there is one. Grants that find none parked wait for the next."""
+        self._leave_lobby(guest)
+        number = guest.unpark_lease()
+        if number is not None and guest.seat is not None:
+            guest.peer.answer(number, say.Granted(guest.take_grants(), _orders(guest.seat)))
+
+    def _leave_lobby(self, guest: Guest) -> None:
+        if guest.lease is not None and guest.lease[1] is not None:
+            self._lobby.leave(guest.lease[1])
+
+    def _report(self, guest: Guest, number: int, report: say.Report) -> None:
+        seat = guest.seat
+        if seat is None:
+            guest.peer.fail(number, "refused", "a worker says hello before it reports")
+            return
+
+        def answer(stale: list[bytes]) -> None:
+            guest.peer.answer(number, say.Reported(stale, _orders(seat)))
+
+        self._put(guest, number, lambda: self._broker.report(seat, report.settled), answer, len(report.settled) + 1)
+
+    def _bye(self, guest: Guest, number: int, _: say.Bye) -> None:
+        seat = guest.seat
+        if seat is None:
+            guest.peer.answer(number, say.Reported())
+            return
+        self._answer_lease(guest)
+        guest.seat = None
+        self._workers.pop(seat.row.token, None)
+        self._log.info("worker %s says bye", seat.row.name)
+        self._put(guest, number, lambda: self._broker.bye(seat), lambda _: guest.peer.answer(number, say.Reported()))
+
+    # -- people
+
+    def _cancel(self, guest: Guest, number: int, cancel: say.Cancel) -> None:
+        def answer(done: tuple[dict[bytes, Any], list[Seat]]) -> None:
+            states, ordered = done
+            guest.peer.answer(number, say.Cancelled(states, [id for id in cancel.ids if id not in states]))
+            for seat in ordered:
+                worker = self._workers.get(seat.row.token)
+                if worker is not None:
+                    self._answer_lease(worker)
+
+        self._put(guest, number, lambda: self._broker.cancel(cancel.ids), answer, len(cancel.ids))
+
+    def _retry(self, guest: Guest, number: int, retry: say.Retry) -> None:
+        def answer(states: dict[bytes, Any]) -> None:
+            guest.peer.answer(number, say.Cancelled(states, [id for id in retry.ids if id not in states]))
+
+        self._put(guest, number, lambda: self._broker.retry(retry.ids), answer, len(retry.ids))
+
+    def _show(self, guest: Guest, number: int, show: say.Show) -> None:
+        def run() -> TaskView:
+            view = self._store.view(show.id)
+            if view is None:
+                raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
+            return view
+
+        self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
+
+    def _list(self, guest: Guest, number: int, ask: say.List) -> None:
+        page = Page(ask.states, ask.queue, ask.name, ask.before, ask.limit)
+        self._put(
+            guest,
+            number,
+            lambda: self._store.page(page),
+            lambda found: guest.peer.answer(number, say.Listed(*found)),
+            ask.limit,
+        )
+
+    def _queues(self, guest: Guest, number: int, _: say.Queues) -> None:
+        guest.peer.answer(number, say.QueueList(queue_views(self._store)))
+
+    def _list_workers(self, guest: Guest, number: int, _: say.Workers) -> None:
+        guest.peer.answer(number, say.WorkerList(self._broker.workers()))
+
+    def _say_status(self, guest: Guest, number: int, _: say.Status) -> None:
+        self._put(guest, number, self._status, lambda view: guest.peer.answer(number, view))
+
+    # -- the writer
+
+    def _do(self, run: Callable[[], Any]) -> None:
+        """A job that nobody waits for."""
+        self.writer.put(Job(run, lambda _: None, lambda _: None))
+
+    def _put(
+        self,
+        guest: Guest,
+        number: int,
+        run: Callable[[], Any],
+        answer: Callable[[Any], None],
+        weight: int = 1,
+    ) -> None:
+        def fail(error: QdistError) -> None:
+            guest.peer.fail(number, error.code, str(error))
+
+        self.writer.put(Job(run, answer, fail, weight))
+
+
+def queue_views(store: Store) -> list[QueueView]:
+    """All queues and where their tasks stand."""
+    counts = store.counts()
+    return [
+        QueueView(name, {state.word: tasks for state, tasks in sorted(states.items())})
+        for name, states in sorted(counts.items())
+    ]
+
+
+def _orders(seat: Seat) -> say.Orders:
+    cancel, seat.cancel = seat.cancel, []
+    return say.Orders(cancel)
+
+
+def _may(peer: Peer, verb: Verb) -> bool:
+    return verb.role == Role.ANY or peer.may(verb.role)
+
+
+def _needs(verb: Verb, peer: Peer) -> str:
+    has = ", ".join(sorted(peer.roles)) or "no role"
+    return f"{verb.word!r} needs a key with the role {verb.role.value}; the key shown ({peer.label}) has: {has}"

@@ -1,0 +1,206 @@
+"""The manager daemon: one event loop in front, one writer that owns the store.
+
+connections ──> wire.server.Peer ──native──> Desk  ─┐
+                                 └─stock───> Faces ─┴─> Writer ─> Broker ─> Store
+                                               tick ────┘
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from qdistd import protocol as say
+from qdistd.address import Address
+from qdistd.broker import Broker, Settings
+from qdistd.errors import QdistError
+from qdistd.master.commits import Commits
+from qdistd.master.desk import Desk, Terms, queue_views
+from qdistd.master.faces import Compat, Faces
+from qdistd.master.lobby import Lobby
+from qdistd.master.writer import Job, Writer
+from qdistd.model import IdMaker, Result
+from qdistd.store import Store
+from qdistd.wire.keyring import Keyring
+from qdistd.wire.network import Listener, Network
+from qdistd.wire.server import Gate, Peer, WireLimits
+
+
+class MasterSettings(msgspec.Struct, frozen=True):
+    """What a master runs by; `qdistd.__main__` makes it of `master.toml`. Everything in it can be reloaded."""
+
+    listen: tuple[Address, ...]
+    keyring: Keyring
+    broker: Settings = Settings()
+    compat: Compat = Compat()
+    heartbeat: float = 5.0
+    result: int = 1024 * 1024
+    limits: WireLimits = WireLimits()
+    store_name: str = ""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The machine as `status` reports it."""
+
+    version: str
+    name: str
+    pid: int
+
+
+class Master:
+    """Serves until it is stopped. `broken` is called when the store can promise nothing more."""
+
+    def __init__(
+        self,
+        settings: MasterSettings,
+        *,
+        store: Store,
+        network: Network,
+        loop: asyncio.AbstractEventLoop,
+        commits: Commits,
+        wall: Callable[[], float],
+        rng: random.Random,
+        host: Host,
+        broken: Callable[[BaseException], None],
+        log: logging.Logger,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._network = network
+        self._loop = loop
+        self._wall = wall
+        self._rng = rng
+        self._host = host
+        self._log = log
+        self._started = wall()
+        self._listeners: dict[Address, Listener] = {}
+        self._peers: dict[Peer, None] = {}
+        self._gate = self._make_gate()
+        self._timer: asyncio.TimerHandle | None = None
+        self._build(commits, broken)
+
+    def _build(self, commits: Commits, broken: Callable[[BaseException], None]) -> None:
+        common: dict[str, Any] = {"store": self._store, "loop": self._loop, "log": self._log}
+        self._broker = Broker(
+            self._store, self._settings.broker, monotonic=self._loop.time, wall=self._wall, rng=self._rng
+        )
+        lobby = Lobby(self._broker)
+        common |= {"broker": self._broker, "lobby": lobby}
+        self._desk = Desk(wall=self._wall, terms=self._terms, status=self._status, **common)
+        self._faces = Faces(
+            new_id=IdMaker(self._wall, self._rng.randbytes),
+            randbytes=self._rng.randbytes,
+            compat=lambda: self._settings.compat,
+            **common,
+        )
+        self._writer = Writer(commits=commits, announce=self._announce, broken=broken, **common)
+        self._desk.writer = self._faces.writer = self._writer
+
+    # -- life
+
+    async def start(self) -> list[Address]:
+        """Take up the work in the store, then listen. The addresses, with the ports that were really bound."""
+        self._broker.recover()
+        self._tick()
+        await self._writer.drain()
+        return await self._listen()
+
+    async def stop(self) -> None:
+        """Stop listening, commit and answer what has arrived, close every connection."""
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        await self._writer.drain()
+        self._writer.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        for peer in list(self._peers):
+            peer.abort()
+
+    async def reload(self, settings: MasterSettings) -> list[Address]:
+        """Apply new settings: connections and leases stay as they are."""
+        self._settings = settings
+        self._broker.settings = settings.broker
+        self._gate = self._make_gate()
+        return await self._listen()
+
+    async def _listen(self) -> list[Address]:
+        wanted = self._settings.listen
+        for address in [address for address in self._listeners if address not in wanted]:
+            self._listeners.pop(address).close()
+        for address in wanted:
+            if address not in self._listeners:
+                self._listeners[address] = await self._network.listen(address, self._peer)
+        return [self._listeners[address].address for address in wanted]
+
+    def _peer(self) -> Peer:
+        return Peer(self._gate)
+
+    def _make_gate(self) -> Gate:
+        keyring, limits = self._settings.keyring, self._settings.limits
+        return Gate(lambda: keyring, self, limits, self._rng.randbytes)
+
+    # -- what the wire calls
+
+    def opened(self, peer: Peer) -> None:
+        """A connection has shown a key."""
+        self._peers[peer] = None
+
+    def native(self, peer: Peer, number: int, verb: str, question: msgspec.Raw) -> None:
+        """A request of qdist's own client or worker."""
+        self._desk.ask(peer, number, verb, question)
+
+    def stock(self, peer: Peer, ident: str | None, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> None:
+        """A request of a plain `BaseManager` client."""
+        self._faces.ask(peer, ident, method, args, kwds)
+
+    def closed(self, peer: Peer, clean: bool) -> None:
+        """A connection is over."""
+        self._peers.pop(peer, None)
+        self._desk.closed(peer, clean=clean)
+        self._faces.closed(peer)
+
+    # -- ticks and events
+
+    def _tick(self) -> None:
+        def failed(error: QdistError) -> None:
+            self._log.error("the tick failed: %s", error)
+            self._set_timer(self._loop.time() + 1.0)  # a full disk, say: try again in a second
+
+        self._writer.put(Job(self._broker.tick, self._set_timer, failed))
+
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _announce(self, results: Sequence[Result]) -> None:
+        self._desk.announce(results)
+        self._faces.announce(results)
+        if self._timer is not None and self._broker.alarm < self._timer.when():
+            self._set_timer(self._broker.alarm)
+
+    def _terms(self) -> Terms:
+        settings = self._settings
+        return Terms(settings.broker.lease, settings.heartbeat, settings.broker.payload, settings.result)
+
+    def _status(self) -> say.StatusView:
+        return say.StatusView(
+            version=self._host.version,
+            pid=self._host.pid,
+            host=self._host.name,
+            started=self._started,
+            now=self._wall(),
+            store=self._settings.store_name,
+            store_bytes=self._store.size(),
+            listen=[str(listener.address) for listener in self._listeners.values()],
+            connections=len(self._peers),
+            queues=queue_views(self._store),
+            workers=self._broker.workers(),
+            commits=self._writer.commits,
+            submitted=self._broker.submitted,
+            settled=self._broker.settled,
+        )

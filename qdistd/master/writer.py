@@ -1,0 +1,172 @@
+"""Group commit: every request that waits at this moment shares one transaction and one fsync.
+
+    put ─> inbox ─┬─ begin, run each job, serve the parked leases, seal ─> commit (elsewhere) ─> answer each job
+                  └─ meanwhile the inbox fills again <───────────────────────────┘
+
+A job that breaks a rule fails alone. A job that breaks the code rolls the transaction back, and its neighbours are
+run again, each in a transaction of its own. A commit that fails ends the process: nothing may be promised after it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from qdistd.broker import Broker
+from qdistd.errors import InternalError, Overloaded, QdistError
+from qdistd.master.commits import Commits
+from qdistd.master.lobby import Lobby
+from qdistd.model import Result
+from qdistd.store import Store, StoreBroken, StoreFull
+
+LARGEST_TRANSACTION = 2000
+"""Tasks moved in one transaction, about 30 ms of work: bounds how long a request waits for its neighbours."""
+
+
+class Job(NamedTuple):
+    """`run` inside the transaction, then `answer` with what it returned, or `fail`; `weight`: tasks it moves."""
+
+    run: Callable[[], Any]
+    answer: Callable[[Any], None]
+    fail: Callable[[QdistError], None]
+    weight: int = 1
+
+
+Answer = Callable[[], None]
+
+
+class Writer:
+    """Owns the store: nobody else begins or commits."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        commits: Commits,
+        lobby: Lobby,
+        announce: Callable[[list[Result]], None],
+        broken: Callable[[BaseException], None],
+        log: logging.Logger,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._loop = loop
+        self._commits = commits
+        self._lobby = lobby
+        self._announce = announce
+        self._broken = broken
+        self._log = log
+        self._inbox: deque[Job] = deque()
+        self._busy = False
+        self._stopped = False
+        self._idle: asyncio.Future[None] | None = None
+        self.commits = 0
+
+    def put(self, job: Job) -> None:
+        """Have a job run with the next transaction."""
+        self._inbox.append(job)
+        self._wake()
+
+    async def drain(self) -> None:
+        """Return when everything that was put has been committed and answered."""
+        if self._busy or self._inbox:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def stop(self) -> None:
+        """Begin no further transaction."""
+        self._stopped = True
+
+    def _wake(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._transact)  # after whatever else the loop has read in this round
+
+    def _transact(self) -> None:
+        if self._stopped or not self._inbox:
+            self._rest()
+            return
+        self._try(self._take_batch())
+
+    def _rest(self) -> None:
+        self._busy = False
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _take_batch(self) -> list[Job]:
+        batch = [self._inbox.popleft()]
+        weight = batch[0].weight
+        while self._inbox and weight + self._inbox[0].weight <= LARGEST_TRANSACTION:
+            batch.append(self._inbox.popleft())
+            weight += batch[-1].weight
+        return batch
+
+    def _try(self, batch: list[Job]) -> None:
+        try:
+            self._store.begin()
+            answers = [self._run(job) for job in batch]
+            answers += self._lobby.serve()
+            changed = self._store.seal()
+        except StoreBroken as error:
+            self._broken(error)
+        except Exception as error:  # noqa: BLE001 - the gateway's door: a bug must not take the master down
+            self._undo(batch, error)
+        else:
+            self._commit(answers, changed)
+
+    def _run(self, job: Job) -> Answer:
+        try:
+            done = job.run()
+        except QdistError as error:
+            refusal = error  # the name of an except clause ends with it
+            return lambda: job.fail(refusal)
+        return lambda: job.answer(done)
+
+    def _undo(self, batch: list[Job], error: Exception) -> None:
+        """Forget the transaction. Of several jobs each is tried alone; a single one has found its culprit."""
+        self._store.rollback()
+        self._broker.recover()
+        self._lobby.undo()
+        if len(batch) > 1:
+            for job in batch[1:][::-1]:
+                self._inbox.appendleft(job)
+            self._try(batch[:1])
+            return
+        batch[0].fail(self._explain(error))
+        self._loop.call_soon(self._transact)
+
+    def _explain(self, error: Exception) -> QdistError:
+        if isinstance(error, StoreFull):
+            return Overloaded(f"{error}; free some and try again")
+        number = f"{id(error):x}-{self.commits}"
+        self._log.error("internal error %s", number, exc_info=error)
+        return InternalError(f"qdist has a bug; its log has the details under internal error {number}")
+
+    def _deliver(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            try:
+                answer()
+            except Exception as error:  # noqa: BLE001 - the gateway's door: one answer must not stop the others
+                self._explain(error)
+
+    def _commit(self, answers: list[Answer], changed: bool) -> None:
+        results, _ = self._broker.take_events()
+
+        def committed(error: BaseException | None) -> None:
+            if self._stopped:
+                return
+            if error is not None:
+                self._broken(error)
+                return
+            self._deliver([*answers, lambda: self._announce(results)])
+            self._transact()
+
+        if changed:
+            self.commits += 1
+            self._commits(self._store.commit, committed)
+        else:
+            self._store.commit()
+            committed(None)

@@ -1,0 +1,333 @@
+"""The broker on a store in memory, with a clock that the test moves."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from qdistd.broker import Broker, Seat, Settings
+from qdistd.lifecycle import Policy
+from qdistd.model import Grant, Held, Outcome, Settlement, State, Task
+from qdistd.store import Store, WorkerRow, open_store
+
+WALL = 1_000_000.0
+LEASE = 30.0
+
+
+class Clocks:
+    """Monotonic and wall clock of a test."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.jump = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return WALL + self.now + self.jump
+
+
+class House:
+    """A broker and what its master does around it."""
+
+    def __init__(self, store: Store, clocks: Clocks, **settings: object) -> None:
+        self.store = store
+        self.clocks = clocks
+        self.rng = random.Random(7)
+        self.broker = Broker(
+            store,
+            Settings(lease=LEASE, **settings),  # type: ignore[arg-type]
+            monotonic=clocks.monotonic,
+            wall=clocks.wall,
+            rng=self.rng,
+        )
+        self.broker.recover()
+
+    @contextmanager
+    def change(self) -> Iterator[Broker]:
+        self.store.begin()
+        yield self.broker
+        self.store.seal()
+        self.store.commit()
+
+    def submit(self, count: int = 1, **options: object) -> list[bytes]:
+        tasks = [Task(self.rng.randbytes(16), "square", b"p", **options) for _ in range(count)]  # type: ignore[arg-type]
+        with self.change() as broker:
+            assert broker.submit(tasks) == []
+        return [task.id for task in tasks]
+
+    def hello(self, token: str, name: str = "w", held: tuple[Held, ...] = ()) -> Seat:
+        with self.change() as broker:
+            return broker.hello(WorkerRow(token.encode() * 16, name, "host", 1), ["default"], 1, held)
+
+    def lease(self, seat: Seat, count: int = 1) -> list[Grant]:
+        with self.change() as broker:
+            return broker.lease(seat, ["default"], count)
+
+    def settle(self, seat: Seat, grant: Grant, outcome: Outcome = Outcome.SUCCEEDED, token: bytes = b"") -> list[bytes]:
+        with self.change() as broker:
+            return broker.report(seat, [Settlement(grant.id, grant.attempt, outcome, b"v", token=token)])
+
+    def tick(self, seconds: float = 0.0) -> float:
+        self.clocks.now += seconds
+        with self.change() as broker:
+            return broker.tick()
+
+    def state(self, task_id: bytes) -> State:
+        view = self.store.view(task_id)
+        assert view is not None
+        return view.state
+
+
+@pytest.fixture
+def house() -> House:
+    return House(open_store("sqlite://:memory:"), Clocks())
+
+
+def test_a_task_goes_from_submit_to_result(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    (grant,) = house.lease(seat)
+    assert house.settle(seat, grant) == []
+    (result,), _ = house.broker.take_events()
+    assert (result.id, result.state, result.attempt, result.value) == (task, State.SUCCEEDED, 1, b"v")
+
+
+def test_a_lease_that_runs_out_goes_to_another_worker_and_fences_the_first(house: House) -> None:
+    (task,) = house.submit()
+    slow, fast = house.hello("a", "slow"), house.hello("b", "fast")
+    (first,) = house.lease(slow)
+    house.tick(LEASE - 1)
+    assert house.state(task) == State.LEASED
+    house.lease(fast)
+    house.tick(1)
+    (second,) = house.lease(fast)
+    assert (second.id, second.attempt) == (task, 2)
+    assert house.settle(slow, first) == [task]
+    assert house.settle(fast, second) == []
+
+
+def test_a_worker_that_reports_keeps_its_leases_for_ever(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    house.lease(seat)
+    for _ in range(10):
+        house.tick(LEASE - 1)
+        with house.change() as broker:
+            broker.report(seat, [])
+    assert house.state(task) == State.LEASED
+
+
+def test_jumps_of_the_wall_clock_end_no_lease(house: House) -> None:
+    (task,) = house.submit()
+    house.lease(house.hello("a"))
+    for jump in (86400.0, -86400.0):
+        house.clocks.jump = jump
+        house.tick()
+    assert house.state(task) == State.LEASED
+
+
+def test_settling_twice_is_accepted_once(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    (grant,) = house.lease(seat)
+    assert house.settle(seat, grant) == []
+    assert house.settle(seat, grant) == [task]
+    assert house.store.results([task])[0][0].attempt == 1
+
+
+def test_nobody_can_settle_what_another_holds(house: House) -> None:
+    (task,) = house.submit()
+    holder, thief = house.hello("a", "holder"), house.hello("b", "thief")
+    (grant,) = house.lease(holder)
+    assert house.settle(thief, grant) == [task]
+    assert house.state(task) == State.LEASED
+
+
+def test_a_reconnect_keeps_what_the_worker_holds_and_returns_what_never_arrived(house: House) -> None:
+    house.submit(2)
+    seat = house.hello("a")
+    arrived, missed = house.lease(seat, 2)
+    house.broker.gone(seat, ended=False)
+    again = house.hello("a", held=(Held(arrived.id, arrived.attempt),))
+    assert again is seat
+    assert house.state(arrived.id) == State.LEASED
+    assert house.state(missed.id) == State.READY
+    assert house.settle(seat, arrived) == []
+
+
+def test_a_restarted_worker_neither_keeps_nor_steals_what_its_dead_past_held(house: House) -> None:
+    house.submit(2)
+    dead = house.hello("a", "w")
+    unsent, orphan = house.lease(dead, 2)
+    house.broker.gone(dead, ended=False)
+    reborn = house.hello("b", "w", held=(Held(unsent.id, unsent.attempt),))
+    assert house.state(orphan.id) == State.READY
+    assert house.state(unsent.id) == State.LEASED
+    assert house.settle(reborn, unsent) == [unsent.id]
+    assert house.settle(reborn, unsent, token=dead.row.token) == []
+
+
+def test_a_second_worker_of_the_same_name_leaves_the_leases_of_a_connected_one_alone(house: House) -> None:
+    (task,) = house.submit()
+    house.lease(house.hello("a", "w"))
+    house.hello("b", "w")
+    assert house.state(task) == State.LEASED
+
+
+def test_a_process_that_ended_gives_its_tasks_back_at_once_and_a_cut_network_does_not(house: House) -> None:
+    first, second = house.submit(2)
+    dead, cut = house.hello("a", "dead"), house.hello("b", "cut")
+    house.lease(dead)
+    house.lease(cut)
+    with house.change() as broker:
+        broker.gone(dead, ended=True)
+        broker.gone(cut, ended=False)
+    assert (house.state(first), house.state(second)) == (State.READY, State.LEASED)
+
+
+def test_a_worker_that_says_bye_costs_its_tasks_nothing(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    house.lease(seat)
+    with house.change() as broker:
+        broker.bye(seat)
+    (grant,) = house.lease(house.hello("b"))
+    assert (grant.id, grant.attempt) == (task, 2)
+    view = house.store.view(task)
+    assert view is not None and view.attempts[0].outcome == "released"
+
+
+def test_a_task_that_kills_its_process_three_times_is_quarantined(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    for _ in range(3):
+        house.tick(60)
+        (grant,) = house.lease(seat)
+        house.settle(seat, grant, Outcome.CRASHED)
+    house.tick(60)
+    assert (house.state(task), house.lease(seat)) == (State.QUARANTINED, [])
+
+
+def test_a_task_that_takes_its_workers_with_it_is_quarantined_in_the_end() -> None:
+    house = House(open_store("sqlite://:memory:"), Clocks(), policy=Policy(losses=4))
+    (task,) = house.submit()
+    for number in range(4):
+        seat = house.hello(chr(65 + number), f"w{number}")
+        assert house.lease(seat)
+        with house.change() as broker:
+            broker.gone(seat, ended=True)
+    assert house.state(task) == State.QUARANTINED
+
+
+def test_a_restart_gives_every_lease_its_whole_time_again(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    (grant,) = house.lease(seat)
+    restarted = House(house.store, house.clocks)
+    restarted.tick(LEASE - 1)
+    assert restarted.state(task) == State.LEASED
+    again = restarted.hello("a", held=(Held(task, grant.attempt),))
+    assert restarted.settle(again, grant) == []
+
+
+def test_after_a_restart_a_worker_that_stays_away_loses_its_lease(house: House) -> None:
+    (task,) = house.submit()
+    house.lease(house.hello("a"))
+    restarted = House(house.store, house.clocks)
+    restarted.tick()
+    restarted.tick(LEASE)
+    assert restarted.state(task) == State.READY
+
+
+def test_a_rollback_leaves_memory_as_the_store_is(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    house.store.begin()
+    house.broker.lease(seat, ["default"], 1)
+    house.store.rollback()
+    house.broker.recover()
+    assert seat.claims == {}
+    (grant,) = house.lease(seat)
+    assert (grant.id, grant.attempt) == (task, 1)
+
+
+def test_a_delayed_task_wakes_the_tick_when_it_is_due(house: House) -> None:
+    house.tick()
+    (task,) = house.submit(delay=5.0)
+    assert house.broker.alarm == pytest.approx(5.0)
+    house.tick(4.9)
+    assert house.state(task) == State.SCHEDULED
+    house.tick(0.1)
+    assert house.state(task) == State.READY
+    assert "default" in house.broker.take_events()[1]
+
+
+def test_a_forward_jump_of_the_wall_clock_is_noticed_by_the_next_tick(house: House) -> None:
+    (task,) = house.submit(delay=3600.0)
+    assert house.tick() <= house.clocks.now + 10
+    house.clocks.jump = 7200.0
+    house.tick(10)
+    assert house.state(task) == State.READY
+
+
+def test_a_failed_attempt_comes_back_after_its_backoff(house: House) -> None:
+    (task,) = house.submit(retries=1, backoff=4.0)
+    seat = house.hello("a")
+    (grant,) = house.lease(seat)
+    house.settle(seat, grant, Outcome.FAILED)
+    assert house.state(task) == State.SCHEDULED
+    house.tick(4)
+    (grant,) = house.lease(seat)
+    house.settle(seat, grant, Outcome.FAILED)
+    assert house.state(task) == State.FAILED
+
+
+def test_cancelling_reaches_what_waits_at_once_and_what_runs_by_order(house: House) -> None:
+    running, waiting = house.submit(2)
+    seat = house.hello("a")
+    (grant,) = house.lease(seat)
+    with house.change() as broker:
+        states, ordered = broker.cancel([running, waiting])
+    assert states == {running: State.LEASED, waiting: State.CANCELLED}
+    assert (ordered, seat.cancel) == ([seat], [running])
+    assert [result.id for result in house.broker.take_events()[0]] == [waiting]
+    house.settle(seat, grant, Outcome.CANCELLED)
+    assert house.state(running) == State.CANCELLED
+
+
+def test_a_payload_over_the_limit_is_refused_with_the_way_out() -> None:
+    house = House(open_store("sqlite://:memory:"), Clocks(), payload=10)
+    small, large = Task(b"s" * 16, "square", bytes(10)), Task(b"l" * 16, "square", bytes(11))
+    with house.change() as broker:
+        (refusal,) = broker.submit([small, large])
+    assert (refusal.id, refusal.code) == (large.id, "too-large")
+    assert "send its path" in refusal.message
+    assert house.store.ready("default") == 1
+
+
+def test_a_damaged_payload_is_set_aside_and_never_runs(house: House) -> None:
+    damaged, whole = house.submit(2)
+    house.store._db.execute("UPDATE task SET payload = x'00' WHERE id = ?", (damaged,))  # type: ignore[attr-defined]
+    assert [grant.id for grant in house.lease(house.hello("a"), 2)] == [whole]
+    assert house.state(damaged) == State.QUARANTINED
+
+
+def test_the_purge_walks_on_until_it_is_through(house: House) -> None:
+    ids = house.submit(5)
+    seat = house.hello("a")
+    for grant in house.lease(seat, 5):
+        house.settle(seat, grant)
+    house.tick(8 * 86400)
+    assert house.store.results(ids) == ([], ids)
+
+
+def test_a_gone_worker_is_shown_for_a_while_and_then_forgotten(house: House) -> None:
+    seat = house.hello("a")
+    with house.change() as broker:
+        broker.bye(seat)
+    assert [worker.state for worker in house.broker.workers()] == ["gone"]
+    house.tick(3601)
+    assert house.broker.workers() == []
