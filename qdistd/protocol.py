@@ -36,6 +36,12 @@ LONGEST_POLL = 60.0
 LARGEST_BATCH = 1000
 """Tasks, ids or settlements in one request: bounds the length of one transaction."""
 
+LARGEST_FRAME = 16 * 1024 * 1024
+"""Bytes of one frame: bounds the memory of one connection. Whoever fills a batch stays below it."""
+
+UPGRADE = "qdist"
+"""The method of the one stock-shaped request that turns a connection native."""
+
 Token = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Ids = Annotated[list[TaskId], msgspec.Meta(max_length=LARGEST_BATCH)]
 Poll = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_POLL)]
