@@ -1,0 +1,240 @@
+"""How a program becomes a service: readiness, signals, watchdog, reload, drain, exit code.
+
+    run ── door ── lock the PID file ── (detach) ── log ── serve
+                                                             │  start()    then READY=1
+      SIGHUP           ──note──>  reload(): the whole new file, or the old settings go on and the log says why
+      SIGTERM, SIGINT  ──note──>  stop(hurry=False): drain; a second one: stop(hurry=True)
+      every moment     ─────────  WATCHDOG=1 STATUS=…, from the loop that must not hang, never from a thread
+                                                             │  work() returns
+                                                           exit code
+
+A signal handler only takes a note; what it means is decided here, in one loop.
+"""
+
+import asyncio
+import enum
+import errno
+import faulthandler
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias
+
+from qdistd import logs
+from qdistd.detach import PidFile, Verdict, detach
+from qdistd.errors import ConfigError, Overloaded, QdistError, Refused, Unavailable
+from qdistd.systemd import notify, watchdog_seconds
+
+BEAT = 2.0
+"""Seconds between two STATUS lines: what `systemctl status` shows is no older than that."""
+
+BEATS_A_WATCHDOG = 3
+"""Beats in one period of the watchdog, so that one may be late."""
+
+EXTENSION = 10_000_000
+"""Microseconds that each beat of a drain adds to TimeoutStopSec=: a drain that hangs ends soon after."""
+
+log = logging.getLogger(__name__)
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of the daemons; those above 1 are the ones of sysexits.h."""
+
+    OK = 0
+    FAILURE = 1
+    """Something went wrong that the log explains. With --check: the configuration is not valid."""
+    USAGE = 64
+    """The command line is wrong."""
+    UNAVAILABLE = 75
+    """It cannot run just now: the address is taken, it runs already, the disk is full."""
+    CONFIG = 78
+    """The configuration is not valid. systemd starts it again, and it comes up once the file is mended."""
+
+
+NOT_NOW = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+"""Errors of the system that a later start may not meet again."""
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+NOWHERE = Path(os.devnull)
+
+Notes: TypeAlias = "asyncio.Queue[signal.Signals]"
+
+
+class Service(Protocol):
+    """What `serve` keeps alive."""
+
+    async def start(self) -> None:
+        """Return when it serves. May be cancelled."""
+
+    async def work(self) -> None:
+        """Return when it has ended, by itself or after `stop`."""
+
+    async def reload(self) -> None:
+        """Apply the configuration file whole, or raise Refused or OSError with nothing changed."""
+
+    def stop(self, hurry: bool) -> None:
+        """Begin to end: drain what runs, or with `hurry` hand it back at once. Never blocks."""
+
+    def status(self) -> str:
+        """One line for `systemctl status`."""
+
+
+class Options(NamedTuple):
+    """What the command line says about the way to run."""
+
+    program: str
+    detach: bool = False
+    pidfile: Path | None = None
+    log: Path | None = None
+    level: int = logging.INFO
+    """The least important records that are logged. DEBUG also shows tracebacks to a person at a terminal."""
+
+
+def run(options: Options, build: Callable[[], Service]) -> Exit:
+    """Run a service to its end. `build` is called in the process that stays, with the log in place."""
+    pidfile = PidFile(options.pidfile)
+    try:
+        pidfile.take()
+        verdict = detach(pidfile.fds, options.log or NOWHERE) if options.detach else Verdict()
+    except (Unavailable, OSError) as problem:
+        sys.stderr.write(f"{options.program}: {problem}\n")
+        return _code_of(problem)
+    pidfile.write()
+    faulthandler.enable()  # a watchdog ends us with SIGABRT: the stacks of all threads then name the hang
+    file = options.log if options.detach else None
+    with logs.relayed(options.program, os.environ, level=options.level, file=file):
+        code, sentence = _door(options, lambda: asyncio.run(serve(build, lambda: verdict.tell(Exit.OK))))
+    pidfile.drop()
+    verdict.tell(code, f"{options.program}: {sentence}")
+    return code
+
+
+def _door(options: Options, body: Callable[[], None]) -> tuple[Exit, str]:
+    """The exit code and the sentence for whatever comes out of `body`."""
+    try:
+        body()
+    except QdistError as problem:
+        log.critical("%s", problem, exc_info=options.level <= logging.DEBUG)
+        return _code_of(problem), str(problem)
+    except Exception as bug:  # the door of the daemon: what gets here is a bug, and is told with its place
+        sentence = f"internal error {secrets.token_hex(4)}: {type(bug).__name__}: {bug}"
+        shown = options.level <= logging.DEBUG or not sys.stderr.isatty()
+        log.critical("%s%s", sentence, "" if shown else " (--debug shows where)", exc_info=shown)
+        return Exit.FAILURE, sentence
+    return Exit.OK, ""
+
+
+def _code_of(problem: QdistError | OSError) -> Exit:
+    if isinstance(problem, ConfigError):
+        return Exit.CONFIG
+    if isinstance(problem, Unavailable | Overloaded) or getattr(problem, "errno", None) in NOT_NOW:
+        return Exit.UNAVAILABLE
+    return Exit.FAILURE
+
+
+async def serve(build: Callable[[], Service], ready: Callable[[], None]) -> None:
+    """Build and start the service, say that it is ready, and obey signals until it has ended."""
+    loop = asyncio.get_running_loop()
+    notes: Notes = asyncio.Queue()
+    for number in (*STOPS, signal.SIGHUP):
+        loop.add_signal_handler(number, notes.put_nowait, number)
+    try:
+        service = await _start(build(), notes)
+    except OSError as problem:
+        kind = Unavailable if problem.errno in NOT_NOW else Refused
+        raise kind(f"cannot start: {problem}") from problem
+    if service is None:
+        return
+    notify(READY=1, STATUS=service.status())
+    ready()
+    pulse = Pulse(service)
+    pulse.beat()
+    try:
+        await _obey(service, notes, pulse)
+    finally:
+        pulse.stop()
+
+
+async def _start(service: Service, notes: Notes) -> Service | None:
+    """The service when it serves, or None where a signal to stop came first."""
+    starting = asyncio.ensure_future(service.start())
+    while note := await _next(starting, notes):
+        if note is signal.SIGHUP:
+            continue  # the file has only just been read
+        log.info("%s while starting: giving up", note.name)
+        starting.cancel()
+        await asyncio.wait({starting})
+        return None
+    await starting
+    return service
+
+
+async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
+    working = asyncio.ensure_future(service.work())
+    while note := await _next(working, notes):
+        if note is signal.SIGHUP:
+            await _reload(service, pulse)
+            continue
+        hurry = pulse.stopping
+        log.info("%s: %s", note.name, "stopping at once" if hurry else "draining (a second signal hurries)")
+        pulse.stopping = True
+        service.stop(hurry)
+        notify(STOPPING=1, STATUS=pulse.status())
+    await working
+
+
+async def _next(work: "asyncio.Future[None]", notes: Notes) -> signal.Signals | None:
+    """The next signal that was noted, or None once `work` is over."""
+    noting = asyncio.ensure_future(notes.get())
+    await asyncio.wait((work, noting), return_when=asyncio.FIRST_COMPLETED)
+    if noting.done():
+        return noting.result()
+    noting.cancel()
+    return None
+
+
+async def _reload(service: Service, pulse: "Pulse") -> None:
+    notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+    try:
+        await service.reload()
+    except (Refused, OSError) as problem:
+        pulse.remark = f"; reload refused: {problem}"
+        log.error("reload refused, the old settings go on: %s", problem)
+    else:
+        pulse.remark = ""
+        log.info("reloaded")
+    notify(READY=1, STATUS=pulse.status())
+
+
+class Pulse:
+    """Says WATCHDOG=1 and STATUS from the event loop, and while stopping asks for more time."""
+
+    def __init__(self, service: Service) -> None:
+        self.stopping = False
+        self.remark = ""
+        self._service = service
+        watchdog = watchdog_seconds(os.environ)
+        self._seconds = min(BEAT, watchdog / BEATS_A_WATCHDOG) if watchdog else BEAT
+        self._timer: asyncio.TimerHandle | None = None
+
+    def beat(self) -> None:
+        """Beat once, and again in a moment. Said without waiting: a busy manager gets the next one."""
+        notify(patience=0, WATCHDOG=1, STATUS=self.status())
+        if self.stopping:
+            notify(patience=0, EXTEND_TIMEOUT_USEC=EXTENSION)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.beat)
+
+    def status(self) -> str:
+        """What the service says, and what a person should know beside it."""
+        return self._service.status() + self.remark
+
+    def stop(self) -> None:
+        """Beat no more."""
+        if self._timer:
+            self._timer.cancel()
