@@ -9,24 +9,18 @@ an answer in time ends the whole link, as does any break of the protocol: the ca
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from qdistd.address import Address
-from qdistd.errors import Malformed, QdistError, TooLarge, Unavailable, WrongKey, from_wire
+from qdistd.errors import Malformed, TooLarge, Unavailable, from_wire
 from qdistd.protocol import BY_QUESTION, LARGEST_FRAME, UPGRADE, VERSION, Verb
 from qdistd.wire import plain
-from qdistd.wire.channel import Channel
-from qdistd.wire.handshake import LONGEST, RandomBytes, greet
+from qdistd.wire.caller import ANSWER_DEADLINE, OPEN_DEADLINE, Caller, dial
+from qdistd.wire.handshake import RandomBytes
 from qdistd.wire.network import Network
-
-OPEN_DEADLINE = 5.0
-"""Seconds for connecting and the handshake together."""
-
-ANSWER_DEADLINE = 10.0
-"""Seconds an answer may take, on top of those that the question itself asks to wait."""
 
 _UPGRADE_LIMITS = plain.Limits(bytes=4096, nodes=16, depth=4)
 """The answer to the upgrade is two values; a stock server sends a traceback of some lines instead."""
@@ -45,16 +39,12 @@ class _Pending(NamedTuple):
     deadline: float
 
 
-class Link(Channel):
+class Link(Caller):
     """One native connection. Made by `Link.open`; `closed` is done, with the reason, when it has ended."""
 
     def __init__(self, address: Address, key: bytes, randbytes: RandomBytes) -> None:
-        super().__init__(LONGEST)
-        self.address = address
+        super().__init__(address, key, randbytes, "sha256")
         self.closed: asyncio.Future[str] = self._loop.create_future()
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._handshake = greet(key, randbytes)
-        self._step = self._shake
         self._pending: dict[int, _Pending] = {}
         self._number = 0
         self._alarm: asyncio.TimerHandle | None = None
@@ -75,19 +65,7 @@ class Link(Channel):
 
         Unavailable: no master there, with the reason; WrongKey: the master does not take `key`, or has another one.
         """
-        link: Self | None = None
-        try:
-            async with asyncio.timeout(deadline):
-                link = await network.connect(address, lambda: cls(address, key, randbytes))
-                await link._opened
-        except TimeoutError:
-            raise Unavailable(f"{address}: no answer within {deadline:g} s") from None
-        except OSError as error:
-            raise Unavailable(f"{address}: {error.strerror or error}") from error
-        finally:
-            if link is not None and not link._is_open():
-                link.abort("not opened")
-        return link
+        return await dial(network, address, lambda: cls(address, key, randbytes), deadline)
 
     def call(self, question: msgspec.Struct, timeout: float | None = None) -> asyncio.Future[Any]:
         """Ask, and get the answer's struct as a future.
@@ -125,64 +103,37 @@ class Link(Channel):
         """Seconds since the last byte came from the master."""
         return self._loop.time() - self._heard
 
-    def close(self) -> None:
-        """End the link in order, after what was called has been sent. Calls under way fail."""
-        self.reason = self.reason or "the link was closed"
-        self._close()
-
-    def abort(self, reason: str) -> None:
-        """End the link at once, and so that the master sees a fault and not the end of a process."""
-        if not self._over:
-            self.reason = reason
-            self._reset()
-
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         self._heard = self._loop.time()
         super().data_received(data)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the transport."""
-        super().connection_made(transport)
-        next(self._handshake)  # the master speaks first
-
-    def _ended(self) -> None:
-        if self._alarm:
-            self._alarm.cancel()
-        self._fail(Unavailable, self.reason)
-        self._let_go()
-        if not self.closed.done():
-            self.closed.set_result(self.reason)
 
     def resume_writing(self) -> None:
         """Called by the transport."""
         super().resume_writing()
         self._let_go()
 
-    def _is_open(self) -> bool:
-        return self._opened.done() and not self._opened.cancelled() and self._opened.exception() is None
+    def _ended(self) -> None:
+        super()._ended()
+        if self._alarm:
+            self._alarm.cancel()
+        self._let_go()
+        if not self.closed.done():
+            self.closed.set_result(self.reason)
 
-    def _received(self, frame: memoryview) -> None:
-        self._step(frame)
-
-    def _shake(self, frame: memoryview) -> None:
-        try:
-            self._send(self._handshake.send(bytes(frame)))
-        except StopIteration as end:
-            self._send(end.value)
-            self._send(plain.encode((None, UPGRADE, (VERSION,), {})))
-            self._reader.limit = _UPGRADE_LIMITS.bytes
-            self._step = self._upgraded
+    def _greeted(self) -> None:
+        self._send(plain.encode((None, UPGRADE, (VERSION,), {})))
+        self._reader.limit = _UPGRADE_LIMITS.bytes
+        self._step = self._upgraded
 
     def _upgraded(self, frame: memoryview) -> None:
         match plain.decode(frame, _UPGRADE_LIMITS):
             case ("#RETURN", int()):
                 self._reader.limit = LARGEST_FRAME
                 self._step = self._answered
-                if not self._opened.done():
-                    self._opened.set_result(None)
+                self._ready()
             case _:
-                raise Malformed("a plain BaseManager server listens there, not a qdist master")
+                raise Malformed("a plain BaseManager server listens there")
 
     def _answered(self, frame: memoryview) -> None:
         try:
@@ -198,18 +149,11 @@ class Link(Channel):
             else:
                 future.set_result(_DECODERS[verb.word].decode(body))
         except msgspec.MsgspecError as error:
-            future.set_exception(Malformed(f"{self.address}: the answer to {verb.word!r} has no such shape: {error}"))
+            future.set_exception(Malformed(f"{self.address}: an answer to {verb.word!r} of another shape: {error}"))
 
-    def _offended(self, error: Malformed | TooLarge | WrongKey) -> None:
-        if isinstance(error, WrongKey):
-            self._fail(WrongKey, str(error))
-        self.abort(f"does not speak qdist's protocol: {error}")
-
-    def _fail(self, kind: type[QdistError], reason: str) -> None:
+    def _asked(self) -> Iterable[asyncio.Future[Any]]:
         pending, self._pending = self._pending, {}
-        for future in (self._opened, *(call.future for call in pending.values())):
-            if not future.done():
-                future.set_exception(kind(f"{self.address}: {reason}"))
+        return [call.future for call in pending.values()]
 
     def _let_go(self) -> None:
         waiting, self._drained = self._drained, []
@@ -218,7 +162,7 @@ class Link(Channel):
                 future.set_result(None)
 
     def _wake_at(self, deadline: float) -> None:
-        """One alarm for all calls, set to the earliest deadline it knew: a timer for each would cost more than it."""
+        """One alarm for all calls, set to the earliest deadline: a timer for each would cost more than the call."""
         if self._alarm:
             if self._alarm.when() <= deadline:
                 return
@@ -229,8 +173,8 @@ class Link(Channel):
         self._alarm = None
         if not self._pending:
             return
-        next_one = min(self._pending.values(), key=lambda call: call.deadline)
-        if next_one.deadline <= self._loop.time():
-            self.abort(f"no answer to {next_one.verb.word!r} in time")
+        first = min(self._pending.values(), key=lambda call: call.deadline)
+        if first.deadline <= self._loop.time():
+            self.abort(f"no answer to {first.verb.word!r} in time")
         else:
-            self._wake_at(next_one.deadline)
+            self._wake_at(first.deadline)

@@ -124,16 +124,14 @@ class _Machine:
 
     def run(self, steps: int) -> object:
         """The value that stands on the stack at STOP."""
+        data, table = self.data, _OPCODES
         try:
             for _ in range(steps):
-                code = self.data[self.at]
+                code = data[self.at]
                 self.at += 1
                 if code == _STOP:
                     return self.result()
-                _OPCODES[code](self)
-        except KeyError:
-            opcode = self.data[self.at - 1]
-            raise Malformed(f"byte {self.at}: opcode 0x{opcode:02x} is no part of plain data") from None
+                table[code](self)
         except UnicodeDecodeError as error:
             raise Malformed(f"byte {self.at}: text is not UTF-8: {error.reason}") from None
         except (IndexError, ValueError, struct.error):
@@ -321,54 +319,59 @@ def _reduce(machine: _Machine) -> None:
     machine.stack[-1] = made
 
 
+def _unknown(machine: _Machine) -> None:
+    opcode = machine.data[machine.at - 1]
+    raise Malformed(f"byte {machine.at}: opcode 0x{opcode:02x} is no part of plain data")
+
+
 _STOP: Final = pickle.STOP[0]
 
-_OPCODES: Final[Mapping[int, _Step]] = MappingProxyType(
-    {
-        code[0]: step
-        for code, step in (
-            (pickle.PROTO, _skip(1)),
-            (pickle.FRAME, _skip(8)),
-            (pickle.MARK, _mark),
-            (pickle.NONE, _constant(None)),
-            (pickle.NEWTRUE, _constant(True)),
-            (pickle.NEWFALSE, _constant(False)),
-            (pickle.BININT, _signed),
-            (pickle.BININT1, _unsigned(1)),
-            (pickle.BININT2, _unsigned(2)),
-            (pickle.LONG1, _long),
-            (pickle.BINFLOAT, _float),
-            (pickle.SHORT_BINUNICODE, _text(1)),
-            (pickle.BINUNICODE, _text(4)),
-            (pickle.BINUNICODE8, _text(8)),
-            (pickle.SHORT_BINBYTES, _raw(1)),
-            (pickle.BINBYTES, _raw(4)),
-            (pickle.BINBYTES8, _raw(8)),
-            (pickle.EMPTY_TUPLE, _constant(())),
-            (pickle.TUPLE1, _tuple_of(1)),
-            (pickle.TUPLE2, _tuple_of(2)),
-            (pickle.TUPLE3, _tuple_of(3)),
-            (pickle.TUPLE, _tuple),
-            (pickle.EMPTY_LIST, _fresh(list)),
-            (pickle.APPEND, _append),
-            (pickle.APPENDS, _appends),
-            (pickle.EMPTY_DICT, _fresh(dict)),
-            (pickle.SETITEM, _set_item),
-            (pickle.SETITEMS, _set_items),
-            (pickle.EMPTY_SET, _fresh(set)),
-            (pickle.ADDITEMS, _add_items),
-            (pickle.FROZENSET, _frozen_set),
-            (pickle.MEMOIZE, _memoize),
-            (pickle.BINPUT, _put(1)),
-            (pickle.LONG_BINPUT, _put(4)),
-            (pickle.BINGET, _get(1)),
-            (pickle.LONG_BINGET, _get(4)),
-            (pickle.GLOBAL, _global),
-            (pickle.STACK_GLOBAL, _stack_global),
-            (pickle.REDUCE, _reduce),
-        )
-    }
-)
+_KNOWN: Final = {
+    code[0]: step
+    for code, step in (
+        (pickle.PROTO, _skip(1)),
+        (pickle.FRAME, _skip(8)),
+        (pickle.MARK, _mark),
+        (pickle.NONE, _constant(None)),
+        (pickle.NEWTRUE, _constant(True)),
+        (pickle.NEWFALSE, _constant(False)),
+        (pickle.BININT, _signed),
+        (pickle.BININT1, _unsigned(1)),
+        (pickle.BININT2, _unsigned(2)),
+        (pickle.LONG1, _long),
+        (pickle.BINFLOAT, _float),
+        (pickle.SHORT_BINUNICODE, _text(1)),
+        (pickle.BINUNICODE, _text(4)),
+        (pickle.BINUNICODE8, _text(8)),
+        (pickle.SHORT_BINBYTES, _raw(1)),
+        (pickle.BINBYTES, _raw(4)),
+        (pickle.BINBYTES8, _raw(8)),
+        (pickle.EMPTY_TUPLE, _constant(())),
+        (pickle.TUPLE1, _tuple_of(1)),
+        (pickle.TUPLE2, _tuple_of(2)),
+        (pickle.TUPLE3, _tuple_of(3)),
+        (pickle.TUPLE, _tuple),
+        (pickle.EMPTY_LIST, _fresh(list)),
+        (pickle.APPEND, _append),
+        (pickle.APPENDS, _appends),
+        (pickle.EMPTY_DICT, _fresh(dict)),
+        (pickle.SETITEM, _set_item),
+        (pickle.SETITEMS, _set_items),
+        (pickle.EMPTY_SET, _fresh(set)),
+        (pickle.ADDITEMS, _add_items),
+        (pickle.FROZENSET, _frozen_set),
+        (pickle.MEMOIZE, _memoize),
+        (pickle.BINPUT, _put(1)),
+        (pickle.LONG_BINPUT, _put(4)),
+        (pickle.BINGET, _get(1)),
+        (pickle.LONG_BINGET, _get(4)),
+        (pickle.GLOBAL, _global),
+        (pickle.STACK_GLOBAL, _stack_global),
+        (pickle.REDUCE, _reduce),
+    )
+}
+
+_OPCODES: Final = tuple(_KNOWN.get(code, _unknown) for code in range(256))
 
 
 def _must_be_keys(values: list[Any]) -> None:
