@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qdistd.config.loading import CREDENTIALS_VARIABLE, HERE, Place
+from qdistd.config.loading import HERE, Place
 from qdistd.config.settings import ClientConfig, MasterConfig, WorkerConfig
 from qdistd.errors import ConfigError
 
@@ -75,7 +75,7 @@ def read_key(path: Path, *, weak: bool = False, place: Place = HERE) -> bytes:
 
     A systemd credential may have group bits: systemd grants them by access list, to the service alone.
     """
-    credential = path.parent == Path(place.environ.get(CREDENTIALS_VARIABLE, "/nowhere"))
+    credential = path.parent == place.credentials
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:

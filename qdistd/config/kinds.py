@@ -6,6 +6,8 @@
 `read` refuses with a ValueError that says what is wrong; `expected` says what would be right.
 """
 
+import difflib
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -19,8 +21,15 @@ from qdistd.errors import Refused
 Raw = Any
 """A value as TOML gives it: str, int, float, bool, list, dict, or a date."""
 
-SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-"""Units of a duration."""
+SECONDS = {
+    **dict.fromkeys(("ms", "msec"), 0.001),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86400),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86400),
+}
+"""Units of a duration, spelled as systemd.time(7) spells them."""
 
 BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 """Units of a size. K, M, G and T mean the same, as for systemd; KB and MB are refused as ambiguous."""
@@ -28,9 +37,12 @@ BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 LONGEST_NAME = 200
 """Characters of a name of a queue or a task, as in `qdistd.model.Name`."""
 
-_LONGEST_ECHO = 60
-_PLAIN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*")
-_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+LONGEST_ECHO = 60
+"""Characters of a wrong value that a message repeats."""
+
+_PLAIN = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*")
+_PART = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Za-z]+)\s*")
+_AMBIGUOUS = re.compile(r"(?i)([kmgt])b\s*$")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _LOWER_BYTES = {key.lower(): size for unit, size in BYTES.items() for key in (unit, unit[0])}
 
@@ -57,27 +69,21 @@ def size(text: str) -> int:
     return int(float(part[1]) * _LOWER_BYTES[part[2].lower()])
 
 
-def duration_text(seconds: float) -> str:
-    """The duration in its largest whole unit: 90.0 is "90s", 3600.0 is "1h"."""
-    unit = next((unit for unit in ("d", "h", "m", "s") if seconds and seconds % SECONDS[unit] == 0), "")
-    return f"{seconds / SECONDS[unit]:.0f}{unit}" if unit else f"{seconds * 1000:g} ms" if seconds else "0s"
-
-
-def size_text(number: int) -> str:
-    """The size in its largest whole unit: 65536 is "64 KiB"."""
-    unit = next(unit for unit in reversed(BYTES) if number % BYTES[unit] == 0 and (number or unit == "B"))
-    return f"{number // BYTES[unit]} {unit}"
+def quoted(text: str) -> str:
+    """A string in double quotes, on one line, cut where it is long."""
+    cut = text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}…"
+    return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 
 def echo(raw: Raw) -> str:
-    """A wrong value as it is shown to the person who wrote it, cut where it is long."""
+    """A wrong value as it is shown to the person who wrote it."""
     match raw:
+        case str():
+            return quoted(raw)
         case bool():
             return str(raw).lower()
         case int() | float():
-            return str(raw)
-        case str():
-            return f'"{raw}"' if len(raw) <= _LONGEST_ECHO else f'"{raw[:_LONGEST_ECHO]}…"'
+            return str(raw)[:LONGEST_ECHO]
         case list():
             return "a list"
         case dict():
@@ -101,8 +107,17 @@ class Kind:
         """The TOML value of what a person typed: TOML where it parses, else the text itself."""
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except ValueError:
             return text
+
+    def near(self, raw: Raw) -> str:
+        """What a wrong value was probably meant to be, as TOML; empty where nothing is near."""
+        meant = self.toml(raw) if isinstance(raw, str) else raw
+        try:
+            self.read(meant)
+        except ValueError:
+            return ""
+        return json.dumps(meant)
 
 
 @dataclass(frozen=True)
@@ -136,7 +151,7 @@ class Number(Kind):
         if isinstance(raw, bool) or not isinstance(raw, int):
             raise ValueError(f"{echo(raw)} is no whole number")
         if not self.least <= raw <= self.most:
-            raise ValueError(f"{raw} is out of range")
+            raise ValueError(f"{echo(raw)} is out of range")
         return raw
 
 
@@ -155,10 +170,10 @@ class Duration(Kind):
         """Seconds."""
         if isinstance(raw, bool) or not isinstance(raw, str | int | float):
             raise ValueError(f"{echo(raw)} is no duration")
-        seconds = duration(raw) if isinstance(raw, str) else float(raw)
+        seconds = duration(raw) if isinstance(raw, str) else raw
         if not duration(self.least) <= seconds <= duration(self.most):
             raise ValueError(f"{echo(raw)} is out of range")
-        return seconds
+        return float(seconds)
 
 
 @dataclass(frozen=True)
@@ -185,6 +200,10 @@ class Size(Kind):
             raise ValueError(f"{echo(raw)} is out of range")
         return number
 
+    def near(self, raw: Raw) -> str:
+        """KB and MB may mean 1000 or 1024; here people mean 1024."""
+        return super().near(_AMBIGUOUS.sub(r"\1iB", raw) if isinstance(raw, str) else raw)
+
 
 @dataclass(frozen=True)
 class Choice(Kind):
@@ -202,13 +221,23 @@ class Choice(Kind):
             raise ValueError(f"{echo(raw)} is none of the choices")
         return str(raw)
 
+    def near(self, raw: Raw) -> str:
+        """The choice that is spelled almost so."""
+        near = difflib.get_close_matches(str(raw).lower(), self.words, n=1)
+        return quoted(near[0]) if near else ""
+
 
 @dataclass(frozen=True)
 class Text(Kind):
-    """A string that `rule` accepts; `rule` returns the value or raises ValueError."""
+    """A string that `rule` accepts; `rule` returns the value or raises ValueError.
+
+    Where `secret`, a wrong value is never repeated: somebody may have written
+    the key itself where its file was asked for.
+    """
 
     form: str
     rule: Callable[[str], Any]
+    secret: bool = False
 
     @property
     def expected(self) -> str:
@@ -217,8 +246,23 @@ class Text(Kind):
     def read(self, raw: Raw) -> Any:
         """What the rule makes of it."""
         if not isinstance(raw, str):
-            raise ValueError(f"{echo(raw)} is no string")
+            raise ValueError(f"{self.shown(raw)} is no string")
+        if not raw.isprintable():
+            raise ValueError(f"{self.shown(raw)} holds characters that cannot be printed")
         return self.rule(raw)
+
+    def toml(self, text: str) -> Raw:
+        """The text, whether it was typed in quotes or not."""
+        raw = super().toml(text)
+        return raw if isinstance(raw, str) else text
+
+    def near(self, raw: Raw) -> str:
+        """What was meant without a second pair of quotes; never of a secret."""
+        return "" if self.secret else super().near(raw)
+
+    def shown(self, raw: Raw) -> str:
+        """A wrong value as a message may show it."""
+        return "this" if self.secret else echo(raw)
 
 
 @dataclass(frozen=True)
@@ -230,12 +274,12 @@ class Several(Kind):
 
     @property
     def expected(self) -> str:
-        return f"a list of {self.of.expected}" if self.least == 0 else f"a list of at least one {self.of.expected}"
+        return f"a list of {'one or more' if self.least else 'any number of'} {self.of.form}"
 
     def read(self, raw: Raw) -> tuple[Any, ...]:
         """The values in the order of the list."""
         if not isinstance(raw, list):
-            raise ValueError(f"{echo(raw)} is no list")
+            raise ValueError(f"{self.of.shown(raw)} is no list")
         values = tuple(self.of.read(item) for item in raw)
         if len(values) < self.least:
             raise ValueError("the list is empty")
@@ -246,25 +290,31 @@ class Several(Kind):
     def toml(self, text: str) -> Raw:
         """A TOML list, or words with commas between them."""
         raw = super().toml(text)
-        return [part.strip() for part in text.split(",") if part.strip()] if isinstance(raw, str) else raw
+        if isinstance(raw, list):
+            return raw
+        return [part for part in re.split(r"[\s,]+", raw if isinstance(raw, str) else text) if part]
+
+    def near(self, raw: Raw) -> str:
+        """A single word that should be a list of one; never of a secret."""
+        return "" if self.of.secret else super().near(raw)
 
 
 def _address(text: str) -> Address:
     try:
         return Address.parse(text)
     except Refused as error:
-        raise ValueError(f'"{text}" is no address') from error
+        raise ValueError(f"{quoted(text)} is no address") from error
 
 
 def _master(text: str) -> Address:
     address = _address(text)
     if not address.path and address.port == 0:
-        raise ValueError(f'"{text}" has port 0, where nobody can listen')
+        raise ValueError(f"{quoted(text)} has port 0, where nobody can listen")
     return address
 
 
 def _name(text: str) -> str:
-    if not 0 < len(text) <= LONGEST_NAME or text != text.strip() or not text.isprintable():
+    if not 0 < len(text) <= LONGEST_NAME or text != text.strip():
         raise ValueError(f"{echo(text)} is no name")
     return text
 
@@ -276,7 +326,7 @@ def _module(text: str) -> str:
 
 
 def _folder(text: str) -> Path:
-    if not text.startswith("/") or "\0" in text:
+    if not text.startswith("/"):
         raise ValueError(f"{echo(text)} is no absolute path")
     return Path(text)
 
@@ -284,8 +334,8 @@ def _folder(text: str) -> Path:
 def _key_file(text: str) -> Path:
     """Never echoes the text: somebody may have written the key itself here."""
     path = Path(text).expanduser() if text.startswith("~/") else Path(text)
-    if not path.is_absolute() or "\0" in text:
-        raise ValueError("this is no absolute path of a key file (and a key itself must never stand here)")
+    if not path.is_absolute():
+        raise ValueError("this is no absolute path of a key file (the key itself must never stand here)")
     return path
 
 
@@ -295,15 +345,16 @@ def _store(text: str) -> str:
     return text
 
 
-ADDRESS_EXPECTED = 'address such as "127.0.0.1:5000", "[::1]:5000" or "unix:/run/qdist/master.sock"'
+_ADDRESSES = 'addresses such as "127.0.0.1:5000", "[::1]:5000" or "unix:/run/qdist/master.sock"'
+_NAMES = f"of 1 to {LONGEST_NAME} printable characters"
 
-LISTEN = Several(Text(ADDRESS_EXPECTED, _address), least=1)
-MASTERS = Several(Text(ADDRESS_EXPECTED, _master), least=1)
-NAME = Text(f"a name of 1 to {LONGEST_NAME} printable characters", _name)
-NAMES = Several(Text(f"name of 1 to {LONGEST_NAME} printable characters", _name), least=1)
-MODULES = Several(Text('module name such as "mypackage.tasks"', _module), least=1)
+LISTEN = Several(Text(_ADDRESSES, _address), least=1)
+MASTERS = Several(Text(_ADDRESSES, _master), least=1)
+NAME = Text(f"a name {_NAMES}", _name)
+NAMES = Several(Text(f"names {_NAMES}", _name), least=1)
+MODULES = Several(Text('module names such as "mypackage.tasks"', _module), least=1)
 FOLDER = Text('an absolute path such as "/var/lib/qdist/worker"', _folder)
 FOLDERS = Several(Text('absolute paths such as "/opt/mytasks"', _folder))
-KEY_FILE = Text('an absolute path such as "/etc/qdist/keys/work.key" or "~/.config/qdist/submit.key"', _key_file)
-KEY_FILES = Several(Text('absolute paths such as "/etc/qdist/keys/work.key"', _key_file))
+KEY_FILE = Text('an absolute path such as "/etc/qdist/keys/work.key" or "~/my.key"', _key_file, secret=True)
+KEY_FILES = Several(Text('absolute paths such as "/etc/qdist/keys/work.key"', _key_file, secret=True))
 STORE = Text('"sqlite:///absolute/path/of/file.db"', _store)

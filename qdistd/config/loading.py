@@ -1,44 +1,28 @@
 """From files to one frozen configuration, or to all that is wrong with them at once.
 
-    FILE.toml, FILE.d/*.toml ──layers──> walk ──> {(instance, section, key): Found} ──effective──> …Config
-    (later wins)                          └─────────────> problems <── faults of the whole ──┘
+    FILE.toml, FILE.d/*.toml ──parse──> layers ──walk──> {Where: Found} ──effective──> …Config
+    (later wins)                                 └────> problems <──── faults of the whole ──┘
 
 Every value knows where it comes from, so that each problem and `qdist config show --origin` can name it.
 """
 
-import difflib
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from qdistd.config.kinds import Raw, echo
-from qdistd.config.reading import Layer, Problem, Trail, Unusable, parse, read_bytes
-from qdistd.config.settings import (
-    DEFAULT_INSTANCE,
-    ClientConfig,
-    Config,
-    Fault,
-    FileKind,
-    MasterConfig,
-    Schema,
-    Setting,
-    WorkerConfig,
-    schema,
-)
+from qdistd.config.kinds import echo
+from qdistd.config.reading import Layer, Problem, Unusable, parse, read_bytes
+from qdistd.config.settings import DEFAULT_INSTANCE, ClientConfig, FileKind, MasterConfig, WorkerConfig, schema
+from qdistd.config.survey import INSTANCE, INSTANCE_EXPECTED, Found, Survey, Walk, Where
 from qdistd.errors import ConfigError
 
-DEFAULT = "default"
-"""The origin of what no file sets."""
+FileName = str | os.PathLike[str] | None
+"""The file a person named, or None for the default place."""
 
 MASTERS_VARIABLE = "QDIST_MASTER"
 FILE_VARIABLE = "QDIST_CONFIG"
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
-
-_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@\\-]{0,99}")
-INSTANCE_EXPECTED = "a name of letters, digits and _ . : @ \\ - (it is the name of a folder)"
 
 
 @dataclass(frozen=True)
@@ -48,275 +32,128 @@ class Place:
     environ: Mapping[str, str]
     etc: Path = Path("/etc/qdist")
 
-    def credential(self, role: str) -> Path | None:
-        """The systemd credential with the key of a role, where this service was given one."""
+    @property
+    def credentials(self) -> Path | None:
+        """The folder where systemd put the secrets of this service."""
         folder = self.environ.get(CREDENTIALS_VARIABLE)
-        path = Path(folder, f"{role}.key") if folder else None
-        return path if path and os.path.lexists(path) else None
+        return Path(folder) if folder else None
+
+    @property
+    def home(self) -> Path | None:
+        """The client configuration of this user."""
+        home = self.environ.get("HOME")
+        return Path(home, ".config/qdist/client.toml") if home else None
 
 
 HERE = Place(os.environ)
 """This process, as it is when it asks."""
 
 
-class Where(NamedTuple):
-    """A setting: the table row it belongs to, and the instance it is for ("": all)."""
-
-    instance: str
-    section: str
-    key: str
-
-
-class Found(NamedTuple):
-    """A value that something sets: as TOML, as Python, and `FILE:LINE` or what else it comes from."""
-
-    raw: Raw
-    value: Any
-    origin: str
-
-
-@dataclass(frozen=True)
-class Survey:
-    """All that the files of one program say, right and wrong."""
-
-    schema: Schema
-    files: tuple[Path, ...]
-    found: Mapping[Where, Found]
-    problems: tuple[Problem, ...]
-
-    def effective(self, instance: str = "") -> dict[tuple[str, str], Found]:
-        """Every setting of an instance, with defaults where nothing sets it."""
-        return {
-            (section, key): self.found.get(Where(instance, section, key))
-            or self.found.get(Where("", section, key))
-            or Found(row.default, row.kind.read(row.default), DEFAULT)
-            for section, rows in self.schema.sections.items()
-            for key, row in rows.items()
-        }
-
-    def config(self, instance: str = "") -> Config:
-        """The settings of an instance as they are used."""
-        return build(self.schema, self.effective(instance), instance)
-
-    @property
-    def instances(self) -> list[str]:
-        """The instances that have settings of their own."""
-        return sorted({where.instance for where in self.found} - {""})
-
-
-def load_master(path: Path | str | None = None, *, place: Place = HERE) -> MasterConfig:
+def load_master(path: FileName = None, *, place: Place = HERE) -> MasterConfig:
     """The master's settings. `path` None: /etc/qdist/master.toml, or the defaults. ConfigError names all problems."""
-    config = _sound(survey("master", path, place)).config()
+    config = survey("master", path, place).sound().config()
     assert isinstance(config, MasterConfig)
     return config
 
 
-def load_worker(
-    path: Path | str | None = None, instance: str = DEFAULT_INSTANCE, *, place: Place = HERE
-) -> WorkerConfig:
-    """The settings of one instance. `path` None: /etc/qdist/worker.toml. ConfigError names all problems."""
-    if not _INSTANCE.fullmatch(instance):
+def load_worker(path: FileName = None, instance: str = DEFAULT_INSTANCE, *, place: Place = HERE) -> WorkerConfig:
+    """The settings of one instance. `path` None: /etc/qdist/worker.toml, or the defaults. ConfigError as above."""
+    if not INSTANCE.fullmatch(instance):
         raise ConfigError(f"{echo(instance)} is no name of an instance; expected {INSTANCE_EXPECTED}")
-    config = _sound(survey("worker", path, place)).config(instance)
+    config = survey("worker", path, place).sound().config(instance)
     assert isinstance(config, WorkerConfig)
     return config
 
 
-def load_client(path: Path | str | None = None, *, place: Place = HERE) -> ClientConfig:
+def load_client(path: FileName = None, *, place: Place = HERE) -> ClientConfig:
     """The client's settings. ConfigError names all problems.
 
     `path` None: $QDIST_CONFIG, ~/.config/qdist/client.toml, /etc/qdist/client.toml, or the defaults, whichever is
     there first. $QDIST_MASTER (addresses, with commas) stands above `masters`.
     """
-    config = _sound(survey("client", path, place)).config()
+    config = survey("client", path, place).sound().config()
     assert isinstance(config, ClientConfig)
     return config
 
 
-def survey(
-    kind: FileKind, path: Path | str | None, place: Place = HERE, instead: Mapping[Path, bytes] | None = None
-) -> Survey:
-    """Read everything and judge it. `instead`: bytes to take for a file's content (what a `set` would write)."""
-    table = schema(kind)
-    problems: list[Problem] = []
-    layers = list(_layers(files_of(kind, path, place), instead or {}, problems))
-    found: dict[Where, Found] = {}
+def survey(kind: FileKind, path: FileName, place: Place = HERE, instead: Mapping[Path, bytes] | None = None) -> Survey:
+    """Read everything and judge it. `instead`: bytes to take for the content of a file (what would be written)."""
+    walk = Walk(schema(kind))
+    layers = _layers(kind, path, place, instead or {}, walk.problems)
     for layer in layers:
-        _walk(table, layer, found, problems)
-    _surroundings(table, place, found, problems)
-    whole = Survey(table, tuple(Path(layer.file) for layer in layers), found, ())
-    if not problems:
-        problems.extend(_faults(whole))
-    return replace(whole, problems=tuple(problems))
+        walk.layer(layer)
+    _add_credentials(walk, place)
+    _add_masters(walk, place)
+    return walk.survey(tuple(layer.file for layer in layers))
 
 
-def _sound(whole: Survey) -> Survey:
-    if whole.problems:
-        raise ConfigError("\n".join(str(problem) for problem in whole.problems))
-    return whole
-
-
-def main_file(kind: FileKind, path: Path | str | None, place: Place = HERE) -> Path:
+def main_file(kind: FileKind, path: FileName, place: Place = HERE) -> Path:
     """The file that is read first, whether it is there or not."""
-    if path is not None:
-        return Path(path)
-    if kind != "client":
-        return place.etc / f"{kind}.toml"
-    if explicit := place.environ.get(FILE_VARIABLE):
-        return Path(explicit)
-    home = place.environ.get("HOME")
-    users = Path(home, ".config/qdist/client.toml") if home else None
-    return users if users and os.path.lexists(users) else place.etc / "client.toml"
+    named = _named(kind, path, place)
+    if named is not None:
+        return named
+    if kind == "client" and place.home and os.path.lexists(place.home):
+        return place.home
+    return place.etc / f"{kind}.toml"
 
 
-def files_of(kind: FileKind, path: Path | str | None, place: Place = HERE) -> list[Path]:
-    """The files to read, in order: the main one unless it is a missing default, then its drop-ins."""
+def _named(kind: FileKind, path: FileName, place: Place) -> Path | None:
+    """The file that somebody asked for by name: it has to be there."""
+    named = path or (place.environ.get(FILE_VARIABLE) if kind == "client" else None)
+    return Path(named) if named else None
+
+
+def _layers(
+    kind: FileKind, path: FileName, place: Place, instead: Mapping[Path, bytes], problems: list[Problem]
+) -> list[Layer]:
     main = main_file(kind, path, place)
-    asked_for = path is not None or (kind == "client" and FILE_VARIABLE in place.environ)
-    drop_ins = sorted(main.with_suffix(".d").glob("*.toml")) if main.suffix == ".toml" else []
-    return [main, *drop_ins] if asked_for or os.path.lexists(main) else drop_ins
-
-
-def _layers(files: list[Path], instead: Mapping[Path, bytes], problems: list[Problem]) -> Iterator[Layer]:
-    for file in files:
+    missing = main not in instead and not os.path.lexists(main)
+    if missing and _named(kind, path, place):
+        wrong = f"there is no such file; `qdist config show {kind} > {main}` writes one with the defaults"
+        problems.append(Problem(str(main), "", wrong))
+    layers: list[Layer] = []
+    for file in [*([] if missing else [main]), *_drop_ins(main, problems)]:
         try:
-            yield parse(file, instead[file] if file in instead else read_bytes(file))
+            layers.append(parse(file, instead[file] if file in instead else read_bytes(file)))
         except Unusable as unusable:
             problems.append(unusable.problem)
+    return layers
 
 
-def _walk(table: Schema, layer: Layer, found: dict[Where, Found], problems: list[Problem]) -> None:
-    for trail, instance, section, content in _tables(table, layer.tables):
-        if section not in table.sections:
-            hint = did_you_mean(section, _sections(table))
-            wrong = f"unknown section; expected {_listed(_sections(table))}{hint}"
-            problems.append(Problem(layer.place(trail), f"[{'.'.join(trail)}]", wrong))
-        elif not isinstance(content, dict):
-            wrong = f"{echo(content)} is no section; expected [{'.'.join(trail)}] and its keys below"
-            problems.append(Problem(layer.place(trail), ".".join(trail), wrong))
-        elif instance and not _INSTANCE.fullmatch(instance):
-            wrong = f"{echo(instance)} is no name of an instance; expected {INSTANCE_EXPECTED}"
-            problems.append(Problem(layer.place(trail), f"[{'.'.join(trail)}]", wrong))
-        else:
-            _walk_section(table, layer, trail, Where(instance, section, ""), content, found, problems)
+def _drop_ins(main: Path, problems: list[Problem]) -> list[Path]:
+    """FILE.d/*.toml beside FILE.toml, in the order of their names; hidden files are editors' leftovers."""
+    folder = main.with_suffix(".d")
+    try:
+        files = sorted(folder.iterdir()) if main.suffix == ".toml" else []
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        problems.append(Problem(str(folder), "", f"cannot be read: {error.strerror}"))
+        return []
+    return [file for file in files if file.suffix == ".toml" and not file.name.startswith(".")]
 
 
-def _tables(table: Schema, tables: Mapping[str, Raw]) -> Iterator[tuple[Trail, str, str, Raw]]:
-    """Trail, instance, section and content of every table of a file."""
-    for name, content in tables.items():
-        if name == "instance" and table.main == "worker" and isinstance(content, dict):
-            for instance, own in content.items():
-                yield from _tables_of_instance(table, instance, own)
-        else:
-            yield (name,), "", name, content
+def _add_credentials(walk: Walk, place: Place) -> None:
+    """A key that no file sets is the systemd credential of its role, where there is one."""
+    for where, role in _KEY_SETTINGS[walk.schema.main]:
+        credential = place.credentials / f"{role}.key" if place.credentials else None
+        if credential and os.path.lexists(credential) and where not in walk.found:
+            raw = [str(credential)] if where.section == "keys" else str(credential)
+            value = walk.schema.sections[where.section][where.key].kind.read(raw)
+            walk.found[where] = Found(raw, value, "systemd credential")
 
 
-def _tables_of_instance(table: Schema, instance: str, own: Raw) -> Iterator[tuple[Trail, str, str, Raw]]:
-    trail = ("instance", instance)
-    if not isinstance(own, dict):
-        yield trail, instance, table.main, own
-        return
-    below = [section for section in table.sections if section != table.main and section in own]
-    yield trail, instance, table.main, {key: raw for key, raw in own.items() if key not in below}
-    for section in below:
-        yield (*trail, section), instance, section, own[section]
-
-
-def _walk_section(
-    table: Schema,
-    layer: Layer,
-    trail: Trail,
-    where: Where,
-    content: Mapping[str, Raw],
-    found: dict[Where, Found],
-    problems: list[Problem],
-) -> None:
-    rows = table.sections[where.section]
-    for key, raw in content.items():
-        origin, name = layer.place((*trail, key)), f"[{'.'.join(trail)}] {key}"
-        if key not in rows:
-            problems.append(Problem(origin, name, unknown_key(table, where.section, key)))
-            continue
-        try:
-            found[where._replace(key=key)] = Found(raw, rows[key].kind.read(raw), origin)
-        except ValueError as error:
-            problems.append(Problem(origin, name, f"{error}; expected {rows[key].kind.expected}"))
-
-
-def unknown_key(table: Schema, section: str, key: str) -> str:
-    """What to say about a key that the section does not have."""
-    elsewhere = [other for other, rows in table.sections.items() if key in rows]
-    if elsewhere:
-        return f"there is no such key in this section; it belongs to [{elsewhere[0]}]"
-    rows = list(table.sections[section])
-    return f"unknown key; expected {_listed(rows)}{did_you_mean(key, rows)}"
-
-
-def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """A hint to follow a problem, empty where nothing is near."""
-    near = difflib.get_close_matches(word.lower(), list(words), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
-def _sections(table: Schema) -> list[str]:
-    return [*table.sections, "instance"] if table.main == "worker" else list(table.sections)
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
-
-
-def _surroundings(table: Schema, place: Place, found: dict[Where, Found], problems: list[Problem]) -> None:
-    """What the environment says: credentials below the files, $QDIST_MASTER above them."""
-    for where, role, listed in _KEY_SETTINGS[table.main]:
-        credential = place.credential(role)
-        if credential and where not in found:
-            value = (credential,) if listed else credential
-            found[where] = Found([str(credential)] if listed else str(credential), value, "systemd credential")
-    typed = place.environ.get(MASTERS_VARIABLE)
-    if table.main == "client" and typed:
-        row: Setting = table.sections["client"]["masters"]
-        raw = row.kind.toml(typed)
-        try:
-            found[Where("", "client", "masters")] = Found(raw, row.kind.read(raw), f"${MASTERS_VARIABLE}")
-        except ValueError as error:
-            problems.append(Problem(f"${MASTERS_VARIABLE}", "", f"{error}; expected {row.kind.expected}"))
-
-
-_KEY_SETTINGS: Mapping[FileKind, tuple[tuple[Where, str, bool], ...]] = {
-    "master": tuple((Where("", "keys", role), role, True) for role in ("admin", "work", "submit")),
-    "worker": ((Where("", "worker", "key"), "work", False),),
-    "client": ((Where("", "client", "key"), "submit", False),),
+_KEY_SETTINGS: Mapping[FileKind, tuple[tuple[Where, str], ...]] = {
+    "master": tuple((Where("", "keys", role), role) for role in ("admin", "work", "submit")),
+    "worker": ((Where("", "worker", "key"), "work"),),
+    "client": ((Where("", "client", "key"), "submit"),),
 }
-"""The settings that name key files, the role whose credential they fall back to, and whether they are lists."""
+"""The settings that name key files, and the role whose credential stands in for them."""
 
 
-def _faults(whole: Survey) -> Iterator[Problem]:
-    seen: set[Problem] = set()
-    for instance in ["", *whole.instances]:
-        effective = whole.effective(instance)
-        for fault in whole.config(instance).faults():
-            problem = _fault(whole, instance, effective, fault)
-            if problem not in seen:
-                yield problem
-            seen.add(problem)
-
-
-def _fault(whole: Survey, instance: str, effective: dict[tuple[str, str], Found], fault: Fault) -> Problem:
-    section, key = next((pair for pair in fault.keys if effective[pair].origin != DEFAULT), fault.keys[0])
-    own = instance and Where(instance, section, key) in whole.found
-    inner = ("instance", instance, *(() if section == whole.schema.main else (section,)))
-    name = f"[{'.'.join(inner) if own else section}] {key}"
-    return Problem(effective[section, key].origin, name, f"{fault.wrong}; expected {fault.expected}")
-
-
-def build(table: Schema, effective: Mapping[tuple[str, str], Found], instance: str = "") -> Config:
-    """The frozen configuration that these values make."""
-    config = table.config()
-    for section, rows in table.sections.items():
-        values = {key: effective[section, key].value for key in rows}
-        if section == table.main:
-            config = replace(config, **values)
-        else:
-            config = replace(config, **{section: replace(getattr(config, section), **values)})
-    return replace(config, instance=instance) if isinstance(config, WorkerConfig) and instance else config
+def _add_masters(walk: Walk, place: Place) -> None:
+    typed = place.environ.get(MASTERS_VARIABLE)
+    if walk.schema.main == "client" and typed:
+        where = Where("", "client", "masters")
+        raw = walk.schema.sections["client"]["masters"].kind.toml(typed)
+        walk.value(where, raw, f"${MASTERS_VARIABLE}", "")

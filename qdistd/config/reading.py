@@ -13,8 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from qdistd.config.kinds import Raw
+from qdistd.config.kinds import Raw, quoted
 
 LARGEST_FILE = 256 * 1024
 """Bytes of a configuration file: a thousand times more than anybody needs, and no device is read for ever."""
@@ -22,6 +23,10 @@ LARGEST_FILE = 256 * 1024
 Trail = tuple[str, ...]
 """The names of the tables down to a key, and the key."""
 
+NOT_TOML = (ValueError, RecursionError)
+"""What tomllib raises: TOMLDecodeError, or these for a number too long and for brackets too deep."""
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _AT_END = " (at end of document)"
 
@@ -59,13 +64,28 @@ class Layer:
         return f"{self.file}:{self.lines.get(trail, 1)}"
 
 
+class Statement(NamedTuple):
+    """One header, key, comment or empty line: where it starts, the header it stands under, what it says alone."""
+
+    line: int
+    text: str
+    header: Trail
+    tables: Mapping[str, Raw]
+
+
+def dotted(trail: Trail) -> str:
+    """A trail as TOML writes it, with quotes where a name needs them."""
+    return ".".join(name if _BARE.fullmatch(name) else quoted(name) for name in trail)
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a configuration file. Unusable where there is none or it is none."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise _unusable(path, "is not a regular file; expected a TOML file")
-        if path.stat().st_size > LARGEST_FILE:
-            raise _unusable(path, f"is larger than a configuration can be ({LARGEST_FILE} bytes)")
+        if status.st_size > LARGEST_FILE:
+            raise _unusable(path, f"holds {status.st_size} bytes; expected {LARGEST_FILE} at most")
         return path.read_bytes()
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror}") from error
@@ -75,13 +95,15 @@ def parse(path: Path, data: bytes) -> Layer:
     """The file cut into tables and lines. Unusable, with line and column, where it is no TOML."""
     try:
         text = data.decode().replace("\r\n", "\n")
-        return Layer(str(path), tomllib.loads(text), _first_lines(text))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        raise Unusable(Problem(f"{path}:{line}:{column}", "", "is not UTF-8 text")) from error
-    except tomllib.TOMLDecodeError as error:
+        raise Unusable(Problem(f"{path}:{line}:{column}", "", "not valid TOML: not UTF-8 text")) from error
+    try:
+        tables = tomllib.loads(text)
+    except NOT_TOML as error:
         raise Unusable(_syntax(path, text, str(error))) from error
+    return Layer(str(path), tables, _first_lines(text))
 
 
 def _unusable(path: Path, wrong: str) -> Unusable:
@@ -96,49 +118,44 @@ def _syntax(path: Path, text: str, message: str) -> Problem:
 
 
 def _unfinished(text: str) -> tuple[int, int]:
-    """Where the statement starts that the end of the file cuts off: tomllib names only the end."""
-    *_, (line, _) = _statements(text)
-    return line, 1
+    """Where the statement starts that never ends: tomllib names only the end of the file."""
+    *_, last = statements(text)
+    return last.line, 1
 
 
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Line and text of every statement, comments and empty lines among them."""
-    waiting: list[str] = []
+def statements(text: str) -> Iterator[Statement]:
+    """The text cut into statements, in order, comments and empty lines among them. The last may be broken."""
+    header: Trail = ()
+    start, waiting = 1, ""
     for number, line in enumerate(text.split("\n"), 1):
-        waiting.append(line)
-        statement = "\n".join(waiting)
-        if _complete(statement):
-            yield number + 1 - len(waiting), statement
-            waiting.clear()
+        waiting += line
+        tables = _tables(waiting)
+        if tables is None:
+            waiting += "\n"
+            continue
+        if waiting.lstrip().startswith("["):
+            header = list(_trails((), tables))[-1]
+        yield Statement(start, waiting, header, tables)
+        start, waiting = number + 1, ""
     if waiting:
-        yield number + 1 - len(waiting), "\n".join(waiting)
+        yield Statement(start, waiting, header, {})
 
 
-def _complete(statement: str) -> bool:
+def _tables(statement: str) -> dict[str, Raw] | None:
     try:
-        tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
+        return tomllib.loads(statement)
+    except NOT_TOML:
+        return None
 
 
 def _first_lines(text: str) -> dict[Trail, int]:
     """A table that is opened twice (`[a.b]`, then `[a]`) has the line of its first mention."""
     lines: dict[Trail, int] = {}
-    for trail, number in _lines(text):
-        lines.setdefault(trail, number)
+    for statement in statements(text):
+        opens = statement.text.lstrip().startswith("[")
+        for trail in _trails(() if opens else statement.header, statement.tables):
+            lines.setdefault(trail, statement.line)
     return lines
-
-
-def _lines(text: str) -> Iterator[tuple[Trail, int]]:
-    header: Trail = ()
-    for number, statement in _statements(text):
-        trails = list(_trails((), tomllib.loads(statement)))
-        if statement.lstrip().startswith("["):
-            header = trails[-1] if trails else ()
-            yield from ((trail, number) for trail in trails)
-        else:
-            yield from ((header + trail, number) for trail in trails)
 
 
 def _trails(above: Trail, table: Mapping[str, Raw]) -> Iterator[Trail]:

@@ -1,0 +1,209 @@
+"""What files say, judged by the table: values with their origin, and problems with their line.
+
+Layer ──walk──> found {Where: Found}, problems ──> Survey ──> effective values, …Config
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from qdistd.config.kinds import Raw, echo
+from qdistd.config.reading import Layer, Problem, Trail, dotted
+from qdistd.config.settings import Config, Fault, Schema, WorkerConfig
+from qdistd.errors import ConfigError
+
+DEFAULT = "default"
+"""The origin of what nothing sets."""
+
+INSTANCES = "instance"
+"""The table that holds one table for every instance of the worker."""
+
+INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@\\-]{0,99}")
+INSTANCE_EXPECTED = "letters, digits and _ . : @ \\ - (it is the name of a folder)"
+
+
+class Where(NamedTuple):
+    """A setting: the row of the table it belongs to, and the instance it is for ("": all)."""
+
+    instance: str
+    section: str
+    key: str
+
+
+class Found(NamedTuple):
+    """A value that something sets: as TOML, as Python, and `FILE:LINE` or what else it comes from."""
+
+    raw: Raw
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that the files of one program say, right and wrong."""
+
+    schema: Schema
+    files: tuple[str, ...]
+    found: Mapping[Where, Found]
+    problems: tuple[Problem, ...] = ()
+
+    def sound(self) -> "Survey":
+        """Itself. ConfigError with a line for every problem, where there are any."""
+        if self.problems:
+            raise ConfigError("\n".join(str(problem) for problem in self.problems))
+        return self
+
+    @property
+    def instances(self) -> list[str]:
+        """The instances that have settings of their own."""
+        return sorted({where.instance for where in self.found} - {""})
+
+    def where(self, instance: str, section: str, key: str) -> Where:
+        """Where the value of a setting of an instance stands: in its own table, or in that of all."""
+        own = Where(instance, section, key)
+        return own if own in self.found else Where("", section, key)
+
+    def effective(self, instance: str = "") -> dict[tuple[str, str], Found]:
+        """Every setting of an instance, by section and key, with defaults where nothing sets it."""
+        return {
+            (section, key): self.found.get(self.where(instance, section, key))
+            or Found(row.default, row.kind.read(row.default), DEFAULT)
+            for section, rows in self.schema.sections.items()
+            for key, row in rows.items()
+        }
+
+    def config(self, instance: str = "") -> Config:
+        """The settings of an instance as they are used."""
+        effective = self.effective(instance)
+        config = self.schema.config()
+        for section, rows in self.schema.sections.items():
+            values = {key: effective[section, key].value for key in rows}
+            if section != self.schema.main:
+                values = {section: replace(getattr(config, section), **values)}
+            config = replace(config, **values)
+        return replace(config, instance=instance) if isinstance(config, WorkerConfig) and instance else config
+
+
+class Walk:
+    """Collects what layer after layer says; a later layer wins."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.found: dict[Where, Found] = {}
+        self.problems: list[Problem] = []
+        self._spoiled: set[tuple[str, str]] = set()
+
+    def layer(self, layer: Layer) -> None:
+        """Take in one file."""
+        for trail, instance, section, content in self._tables(layer.tables):
+            wrong = self._flaw(instance, section, content)
+            if wrong:
+                name = f"[{dotted(trail)}]" if isinstance(content, dict) else dotted(trail)
+                self.problems.append(Problem(layer.place(trail), name, wrong))
+                continue
+            for key, raw in content.items():
+                place, name = layer.place((*trail, key)), f"[{dotted(trail)}] {dotted((key,))}"
+                self.value(Where(instance, section, key), raw, place, name)
+
+    def value(self, where: Where, raw: Raw, origin: str, name: str) -> None:
+        """Take in one value. `name` stands in the problem that it may be."""
+        row = self.schema.sections[where.section].get(where.key)
+        if row is None:
+            self.problems.append(Problem(origin, name, unknown_key(self.schema, where)))
+            return
+        try:
+            self.found[where] = Found(raw, row.kind.read(raw), origin)
+        except ValueError as error:
+            near = row.kind.near(raw)
+            hint = f"; did you mean {near}?" if near else ""
+            self.problems.append(Problem(origin, name, f"{error}; expected {row.kind.expected}{hint}"))
+            self._spoiled.add((where.section, where.key))
+
+    def survey(self, files: tuple[str, ...]) -> Survey:
+        """All of it, with what is wrong with the values together; values that are wrong alone are left out of that."""
+        whole = Survey(self.schema, files, self.found)
+        faults = dict.fromkeys(
+            _problem(whole, instance, fault)
+            for instance in ["", *whole.instances]
+            for fault in whole.config(instance).faults()
+            if self._spoiled.isdisjoint(fault.keys)
+        )
+        return replace(whole, problems=(*self.problems, *faults))
+
+    def _tables(self, tables: Mapping[str, Raw]) -> Iterator[tuple[Trail, str, str, Raw]]:
+        """Trail, instance, section and content of every table of a file."""
+        for name, content in tables.items():
+            if name == INSTANCES and self.schema.main == "worker" and isinstance(content, dict):
+                for instance, own in content.items():
+                    yield from self._tables_of_instance(instance, own)
+            else:
+                yield (name,), "", name, content
+
+    def _tables_of_instance(self, instance: str, own: Raw) -> Iterator[tuple[Trail, str, str, Raw]]:
+        """The keys of the main section stand in the table itself, the other sections below it."""
+        main, trail = self.schema.main, (INSTANCES, instance)
+        if not isinstance(own, dict):
+            yield trail, instance, main, own
+            return
+        below = [section for section in self.schema.sections if section != main and section in own]
+        yield trail, instance, main, {key: raw for key, raw in own.items() if key not in below}
+        for section in below:
+            yield (*trail, section), instance, section, own[section]
+
+    def _flaw(self, instance: str, section: str, content: Raw) -> str:
+        """What is wrong with a table before its keys are looked at."""
+        known = [*self.schema.sections, *([INSTANCES] if self.schema.main == "worker" else [])]
+        if section not in known and not isinstance(content, dict):
+            return _astray(self.schema, section)
+        if not isinstance(content, dict):
+            return f"this is no section; expected [{dotted((INSTANCES, instance)) if instance else section}]"
+        if section not in known:
+            return f"unknown section; expected {listed(known)}{did_you_mean(section, known)}"
+        if instance and not INSTANCE.fullmatch(instance):
+            return f"{echo(instance)} is no name of an instance; expected {INSTANCE_EXPECTED}"
+        return ""
+
+
+def unknown_key(schema: Schema, where: Where) -> str:
+    """What to say about a key that its section does not have."""
+    rows = list(schema.sections[where.section])
+    hint = did_you_mean(where.key, rows)
+    elsewhere = [section for section, others in schema.sections.items() if where.key in others]
+    if elsewhere and not hint:
+        hint = f"; did you mean [{section_name(schema, where.instance, elsewhere[0])}] {where.key}?"
+    return f"unknown key; expected {listed(rows)}{hint}"
+
+
+def section_name(schema: Schema, instance: str, section: str) -> str:
+    """The name of the table in which a section stands, for all or for one instance."""
+    if not instance:
+        return section
+    return dotted((INSTANCES, instance, *(() if section == schema.main else (section,))))
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """A hint to follow a problem; empty where nothing is near."""
+    near = difflib.get_close_matches(word.lower(), list(words), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def listed(words: list[str]) -> str:
+    """Words as a sentence lists them: a, b or c."""
+    return ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _astray(schema: Schema, key: str) -> str:
+    """A value outside of all sections: somebody forgot the header."""
+    homes = [f"[{section}]" for section, rows in schema.sections.items() if key in rows]
+    return f"this stands outside of every section; expected it below {listed(homes or [f'[{schema.main}]'])}"
+
+
+def _problem(whole: Survey, instance: str, fault: Fault) -> Problem:
+    """The fault at the first of its settings that something sets."""
+    effective = whole.effective(instance)
+    section, key = next((pair for pair in fault.keys if effective[pair].origin != DEFAULT), fault.keys[0])
+    own = whole.where(instance, section, key).instance
+    name = f"[{section_name(whole.schema, own, section)}] {key}"
+    return Problem(effective[section, key].origin, name, f"{fault.wrong}; expected {fault.expected}")
