@@ -50,7 +50,7 @@ def arrival(run_at: float, delay: float, now: float) -> tuple[State, float]:
 
 def after(claim: Claim, outcome: Outcome, policy: Policy, now: float, rng: random.Random) -> Next:
     """Where the task of `claim` goes when its attempt ends with `outcome` at wall clock `now`."""
-    if outcome == Outcome.SUCCEEDED:
+    if outcome is Outcome.SUCCEEDED:
         return Next(State.SUCCEEDED, 0.0, claim.failures, claim.crashes, claim.losses)
     failures = claim.failures + (outcome == Outcome.FAILED)
     crashes = claim.crashes + (outcome == Outcome.CRASHED)

@@ -36,12 +36,15 @@ class State(enum.IntEnum):
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to a task in this state by itself."""
-        return self >= State.SUCCEEDED
+        return self in _FINAL
 
     @property
     def word(self) -> str:
         """The state as a person reads it."""
         return self.name.lower()
+
+
+_FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUARANTINED})
 
 
 class Outcome(enum.IntEnum):

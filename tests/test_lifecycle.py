@@ -67,7 +67,9 @@ def test_each_cause_spends_its_own_budget(outcome: Outcome, spent: tuple[int, in
 
 def test_a_retry_waits_somewhere_below_a_cap_that_doubles() -> None:
     waits = [
-        lifecycle.after(claim(retries=99, failures=n, backoff=2.0), Outcome.FAILED, Policy(), NOW, random.Random(s)).run_at
+        lifecycle.after(
+            claim(retries=99, failures=n, backoff=2.0), Outcome.FAILED, Policy(), NOW, random.Random(s)
+        ).run_at
         - NOW
         for n, s in [(0, 1), (0, 2), (4, 1), (4, 2)]
     ]

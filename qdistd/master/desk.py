@@ -193,10 +193,12 @@ class Desk:
         if guest.peer not in self._guests:
             return
         skip = {*but, *(result.id for result in ended)}
-        for task_id in ids:
-            if task_id not in guest.watched and task_id not in skip:
-                guest.watched.add(task_id)
-                self._watchers[task_id] = (*self._watchers.get(task_id, ()), guest)
+        new = set(ids) - skip - guest.watched
+        guest.watched |= new
+        alone = (guest,)
+        for task_id in new:
+            others = self._watchers.get(task_id)
+            self._watchers[task_id] = (*others, guest) if others else alone
         for result in ended:
             guest.push(result)
         guest.flush()

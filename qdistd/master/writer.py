@@ -80,6 +80,12 @@ class Writer:
         """Begin no further transaction."""
         self._stopped = True
 
+    def _end(self, error: BaseException) -> None:
+        """The store can promise nothing more, so neither can we: no answer, no further transaction."""
+        self.stop()
+        self._rest()
+        self._broken(error)
+
     def _wake(self) -> None:
         if not self._busy:
             self._busy = True
@@ -111,7 +117,7 @@ class Writer:
             answers += self._lobby.serve()
             changed = self._store.seal()
         except StoreBroken as error:
-            self._broken(error)
+            self._end(error)
         except Exception as error:  # noqa: BLE001 - the gateway's door: a bug must not take the master down
             self._undo(batch, error)
         else:
@@ -159,7 +165,7 @@ class Writer:
             if self._stopped:
                 return
             if error is not None:
-                self._broken(error)
+                self._end(error)
                 return
             self._deliver([*answers, lambda: self._announce(results)])
             self._transact()

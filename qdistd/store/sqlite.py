@@ -115,8 +115,8 @@ class SqliteStore:
         self._write(_KEEP_ATTEMPT, [_attempt_row(ending, now) for ending in again])
         done = self._write(_END, [_end_row(ending, now) for ending in endings])
         if done == len(endings):
-            for ending in endings:
-                self._shift(ending.claim.queue, State.LEASED, ending.next.state, 1)
+            for (queue, state), tasks in Counter([(e.claim.queue, e.next.state) for e in endings]).items():
+                self._shift(queue, State.LEASED, state, tasks)
         else:
             self._recount()
         return done
