@@ -42,6 +42,9 @@ LARGEST_FRAME = 16 * 1024 * 1024
 UPGRADE = "qdist"
 """The method of the one stock-shaped request that turns a connection native."""
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding the bytes of somebody else may raise: wrong shape or end, text that is none, bottomless nesting."""
+
 Token = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Ids = Annotated[list[TaskId], msgspec.Meta(max_length=LARGEST_BATCH)]
 Poll = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_POLL)]

@@ -10,13 +10,15 @@ import asyncio
 
 from qdistd.errors import Malformed, TooLarge, WrongKey
 from qdistd.wire.frames import FrameReader, framed
-from qdistd.wire.network import reset_on_close
+from qdistd.wire.network import reset_on_close, tcp_socket
 
 JOIN = 256 * 1024
 """Bytes that are joined before they are written without waiting for the end of this turn of the loop."""
 
 HIGH_WATER = 1024 * 1024
 """Bytes the transport may hold for a peer that does not read before the connection stops being writable."""
+
+ENDED = "the other side closed the connection"
 
 
 class Channel(asyncio.Protocol):
@@ -43,6 +45,7 @@ class Channel(asyncio.Protocol):
         """Called by the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._tcp = tcp_socket(transport)
         transport.set_write_buffer_limits(HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
@@ -54,11 +57,12 @@ class Channel(asyncio.Protocol):
         """Called by the transport, which then closes: the other side has ended the connection in order (FIN)."""
         self._flush()
         self._finished = self._over = True
+        self.reason = self.reason or ENDED
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the transport: nothing comes or goes any more."""
         self._over = True
-        self.reason = self.reason or (str(error) if error else "the other side closed the connection")
+        self.reason = self.reason or (str(error) if error else ENDED)
         self._ended()
 
     def pause_writing(self) -> None:
@@ -126,5 +130,6 @@ class Channel(asyncio.Protocol):
     def _reset(self) -> None:
         """End the connection at once and visibly out of order (RST)."""
         self._over = True
-        reset_on_close(self._transport)
+        if self._tcp:
+            reset_on_close(self._tcp)
         self._transport.abort()

@@ -16,7 +16,7 @@ import msgspec
 
 from qdistd.address import Address
 from qdistd.errors import Malformed, TooLarge, Unavailable, from_wire
-from qdistd.protocol import BY_QUESTION, LARGEST_FRAME, UPGRADE, VERSION, Verb
+from qdistd.protocol import BY_QUESTION, LARGEST_FRAME, UNREADABLE, UPGRADE, VERSION, Verb
 from qdistd.wire import plain
 from qdistd.wire.caller import ANSWER_DEADLINE, OPEN_DEADLINE, Caller, dial
 from qdistd.wire.handshake import RandomBytes
@@ -139,7 +139,7 @@ class Link(Caller):
         try:
             number, status, body = _ANSWER.decode(frame)
             future, verb, _ = self._pending.pop(number)
-        except (msgspec.MsgspecError, KeyError) as error:
+        except (*UNREADABLE, KeyError) as error:
             raise Malformed(f"no answer to anything that was asked: {error}") from None
         if future.done():
             return
@@ -148,7 +148,7 @@ class Link(Caller):
                 future.set_exception(from_wire(*_ERROR.decode(body)))
             else:
                 future.set_result(_DECODERS[verb.word].decode(body))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             future.set_exception(Malformed(f"{self.address}: an answer to {verb.word!r} of another shape: {error}"))
 
     def _asked(self) -> Iterable[asyncio.Future[Any]]:

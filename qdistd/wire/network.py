@@ -23,6 +23,9 @@ from qdistd.address import Address
 BACKLOG = 4096
 """Connections that may wait to be accepted: a herd of workers that return at once must not be turned away."""
 
+AT_ONCE = 64
+"""Connections that are accepted in one turn of the loop: a flood must not keep it from everything else."""
+
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 3, 1, 3
 """Seconds of silence, seconds between probes, probes: a peer without power is found out after 6 seconds."""
 
@@ -91,10 +94,12 @@ class AsyncioNetwork:
             sock = _unix_socket(address.path) if address.path else await _tcp_socket(address)
         sock.setblocking(False)
         if sock.family == socket.AF_UNIX:
-            server: asyncio.AbstractServer = await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
+            server: asyncio.AbstractServer = await loop.create_unix_server(factory, sock=sock, backlog=AT_ONCE)
+            sock.listen(BACKLOG)
             return _Listener(server, Address(path=sock.getsockname()), remove=not inherited)
         _watch(sock)  # Linux hands these options on to every connection that is accepted
-        server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+        server = await loop.create_server(factory, sock=sock, backlog=AT_ONCE)
+        sock.listen(BACKLOG)
         host, port = sock.getsockname()[:2]
         return _Listener(server, Address(host=host, port=port), remove=False)
 
@@ -111,25 +116,24 @@ class _Listener:
             Path(self.address.path).unlink(missing_ok=True)
 
 
-def reset_on_close(transport: asyncio.BaseTransport) -> None:
+def tcp_socket(transport: asyncio.BaseTransport) -> socket.socket | None:
+    """The socket under a transport, where it is one of TCP: only those take the options below."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    return sock if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) else None
+
+
+def reset_on_close(sock: socket.socket) -> None:
     """Make the end of this connection an RST: the other side shall see a fault, not the end of a process."""
-    sock = transport.get_extra_info("socket")
-    if _is_tcp(sock):
+    if sock.fileno() >= 0:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
 
 
-def acknowledge_at_once(transport: asyncio.BaseTransport) -> None:
+def acknowledge_at_once(sock: socket.socket) -> None:
     """Acknowledge what was read now, not 40 ms later: a stock client waits for it between its two writes.
 
     The kernel forgets this option, so it is set after every read.
     """
-    sock = transport.get_extra_info("socket")
-    if _is_tcp(sock):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def _is_tcp(sock: socket.socket | None) -> bool:
-    return sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) and sock.fileno() >= 0
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _watch(sock: socket.socket) -> None:
@@ -182,6 +186,7 @@ def _remove_stale(path: str) -> None:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             raise OSError(errno.EADDRINUSE, "there is a file that is no socket", path)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(path) == 0:
+            probe.setblocking(False)
+            if probe.connect_ex(path) != errno.ECONNREFUSED:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
         Path(path).unlink()

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from qdistd.errors import Malformed, TooLarge, WrongKey
-from qdistd.protocol import LARGEST_FRAME, UPGRADE, VERSION, Role
+from qdistd.protocol import LARGEST_FRAME, UNREADABLE, UPGRADE, VERSION, Role
 from qdistd.wire import plain
 from qdistd.wire.channel import Channel
 from qdistd.wire.handshake import FAILURE, LONGEST, Digest, RandomBytes, serve
@@ -164,8 +164,12 @@ class Peer(Channel):
         return self.key.may(role)
 
     def answer(self, number: int, answer: msgspec.Struct) -> None:
-        """Answer a native request."""
-        self._send(_ENCODE((number, 0, answer)))
+        """Answer a native request. An answer that no frame holds becomes the error that says so."""
+        body = _ENCODE((number, 0, answer))
+        if len(body) <= self._limits.frame:
+            self._send(body)
+        else:
+            self.fail(number, TooLarge.code, f"the answer has {len(body)} bytes, a frame {self._limits.frame} at most")
 
     def fail(self, number: int, code: str, message: str) -> None:
         """Answer a native request with an error (`errors` code, a sentence for a person)."""
@@ -209,8 +213,8 @@ class Peer(Channel):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
-        if not self._is_native:
-            acknowledge_at_once(self._transport)
+        if self._tcp and not self._is_native:
+            acknowledge_at_once(self._tcp)
         super().data_received(data)
         if self._halted and self._reader.held > self._limits.stock:
             log.warning("%s sends stock requests without waiting for answers", self.address)
@@ -281,7 +285,7 @@ class Peer(Channel):
     def _native(self, frame: memoryview) -> None:
         try:
             number, verb, question = _REQUEST.decode(frame)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Malformed(f"expected [number, verb, question]: {error}") from None
         self._handler.native(self, number, verb, question)
 

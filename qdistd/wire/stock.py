@@ -137,7 +137,8 @@ class _Conversation(Caller):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
-        acknowledge_at_once(self._transport)
+        if self._tcp:
+            acknowledge_at_once(self._tcp)
         super().data_received(data)
 
     def _greeted(self) -> None:
