@@ -1,0 +1,90 @@
+"""What people ask a master and tell it to do: thin wrappers over `protocol`.
+
+q.status() ──Status──> master ──StatusView──> q.status()
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from qdistd.client.background import Background
+from qdistd.client.handle import Handle
+from qdistd.errors import Refused
+from qdistd.model import QueueView, State, TaskView, WorkerView, id_from_text
+from qdistd.protocol import LARGEST_BATCH, Cancel, List, Listed, Queues, Retry, Show, Status, StatusView, Workers
+
+Ids = Iterable[str | uuid.UUID | Handle[Any]]
+States = dict[str, State | None]
+
+
+class Questions:
+    """The side of `Client` that looks at tasks of whatever origin. Every call raises Unavailable, NotAllowed."""
+
+    _background: Background
+
+    def ask(self, question: Any, timeout: float | None = None) -> Any:
+        """The answer to any question of `qdistd.protocol` that the key may ask.
+
+        Waits `timeout` seconds (None: the client's own). Raises what the master answers, TimeoutError, Unavailable.
+        """
+        session = self._background.session
+        return self._background.call(lambda: session.ask(question), timeout)
+
+    def handle(self, task_id: str | uuid.UUID) -> Handle[Any]:
+        """A handle for a task that was submitted elsewhere. Refused where `task_id` is none; asks nobody."""
+        return Handle(self._background, _bytes_of(task_id), None, watch=False)
+
+    def result(self, task_id: str | uuid.UUID, timeout: float | None = None) -> Any:
+        """The result of a task, whoever submitted it; see `Handle.result`. NotFound when the master has none such."""
+        return self.handle(task_id).result(timeout)
+
+    def cancel(self, tasks: Ids) -> States:
+        """Cancel tasks; the state of each afterwards, None where there is no such task. Running ones end shortly."""
+        return self._change(Cancel, tasks)
+
+    def retry(self, tasks: Ids) -> States:
+        """Failed, cancelled and quarantined tasks back to their queues, with fresh budgets; answers as `cancel`."""
+        return self._change(Retry, tasks)
+
+    def _change(self, verb: type[Cancel | Retry], tasks: Ids) -> States:
+        ids = [_bytes_of(task) for task in tasks]
+        states: dict[bytes, State] = {}
+        for start in range(0, len(ids), LARGEST_BATCH):
+            states |= self.ask(verb(ids[start : start + LARGEST_BATCH])).states
+        return {str(uuid.UUID(bytes=task_id)): states.get(task_id) for task_id in ids}
+
+    def show(self, task: str | uuid.UUID | Handle[Any]) -> TaskView:
+        """Everything about one task. NotFound when the master has none such."""
+        view: TaskView = self.ask(Show(_bytes_of(task)))
+        return view
+
+    def list(
+        self, states: Sequence[State] = (), queue: str = "", name: str = "", before: int = 0, limit: int = 100
+    ) -> Listed:
+        """A page of tasks, newest first. The page after it starts at its `before` (0: there is none)."""
+        page: Listed = self.ask(List([*states], queue, name, before, limit))
+        return page
+
+    def queues(self) -> "Sequence[QueueView]":
+        """All queues, and how many of their tasks stand where."""
+        queues: Sequence[QueueView] = self.ask(Queues()).queues
+        return queues
+
+    def workers(self) -> "Sequence[WorkerView]":
+        """All workers the master has heard of lately."""
+        workers: Sequence[WorkerView] = self.ask(Workers()).workers
+        return workers
+
+    def status(self) -> StatusView:
+        """How the master is."""
+        view: StatusView = self.ask(Status())
+        return view
+
+
+def _bytes_of(task: str | uuid.UUID | Handle[Any]) -> bytes:
+    if isinstance(task, Handle):
+        return task.task_id
+    try:
+        return id_from_text(str(task))
+    except ValueError:
+        raise Refused(f"{task!r} is no task id; expected something like 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6") from None
