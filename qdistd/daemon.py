@@ -43,17 +43,21 @@ log = logging.getLogger(__name__)
 
 
 class Exit(enum.IntEnum):
-    """Exit codes of the daemons; those above 1 are the ones of sysexits.h."""
+    """Exit codes of the daemons; those above 1 are the ones of sysexits.h, as for `qdist`."""
 
     OK = 0
-    FAILURE = 1
-    """Something went wrong that the log explains. With --check: the configuration is not valid."""
+    FAILED = 1
+    """Something is wrong that the log explains. With --check: the configuration is not valid."""
     USAGE = 64
     """The command line is wrong."""
-    UNAVAILABLE = 75
+    BUG = 70
+    """A bug of qdist; the log has its traceback."""
+    LATER = 75
     """It cannot run just now: the address is taken, it runs already, the disk is full."""
     CONFIG = 78
     """The configuration is not valid. systemd starts it again, and it comes up once the file is mended."""
+    INTERRUPTED = 130
+    """Ctrl-C before it had begun, as in a shell. Later it is a signal to stop like any other."""
 
 
 NOT_NOW = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
@@ -78,7 +82,7 @@ class Service(Protocol):
     async def reload(self) -> None:
         """Apply the configuration file whole, or raise Refused or OSError with nothing changed."""
 
-    def stop(self, hurry: bool) -> None:
+    def stop(self, hurry: bool, /) -> None:
         """Begin to end: drain what runs, or with `hurry` hand it back at once. Never blocks."""
 
     def status(self) -> str:
@@ -126,7 +130,7 @@ def _door(options: Options, body: Callable[[], None]) -> tuple[Exit, str]:
         sentence = f"internal error {secrets.token_hex(4)}: {type(bug).__name__}: {bug}"
         shown = options.level <= logging.DEBUG or not sys.stderr.isatty()
         log.critical("%s%s", sentence, "" if shown else " (--debug shows where)", exc_info=shown)
-        return Exit.FAILURE, sentence
+        return Exit.BUG, sentence
     return Exit.OK, ""
 
 
@@ -134,8 +138,8 @@ def _code_of(problem: QdistError | OSError) -> Exit:
     if isinstance(problem, ConfigError):
         return Exit.CONFIG
     if isinstance(problem, Unavailable | Overloaded) or getattr(problem, "errno", None) in NOT_NOW:
-        return Exit.UNAVAILABLE
-    return Exit.FAILURE
+        return Exit.LATER
+    return Exit.FAILED
 
 
 async def serve(build: Callable[[], Service], ready: Callable[[], None]) -> None:
@@ -182,7 +186,7 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
             await _reload(service, pulse)
             continue
         hurry = pulse.stopping
-        log.info("%s: %s", note.name, "stopping at once" if hurry else "draining (a second signal hurries)")
+        log.info("%s: %s", note.name, "stopping at once" if hurry else "stopping; a second signal hurries")
         pulse.stopping = True
         service.stop(hurry)
         notify(STOPPING=1, STATUS=pulse.status())

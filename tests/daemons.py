@@ -57,13 +57,13 @@ class Daemon:
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
         return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
-    def start(self, seconds: float = DEADLINE) -> "Daemon":
+    def start(self, seconds: float = DEADLINE, pass_fds: Sequence[int] = ()) -> "Daemon":
         """Start it and return when it is ready."""
-        self.spawn()
+        self.spawn(pass_fds)
         self.wait_for("READY=1", seconds)
         return self
 
-    def spawn(self) -> None:
+    def spawn(self, pass_fds: Sequence[int] = ()) -> None:
         """Start it without waiting for anything."""
         assert not self.alive, f"{self.name} runs already"
         self._drain()
@@ -75,6 +75,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=pass_fds,
             )
         self._pidfd = os.pidfd_open(self._process.pid)
 

@@ -104,7 +104,7 @@ def test_the_exit_code_says_what_went_wrong(new_probe: NewProbe) -> None:
         for mood, code, words in (
             ("misconfigured", 78, "master.toml: [master] listen: expected a list"),
             ("taken", 75, "address already in use"),
-            ("buggy", 1, "internal error"),
+            ("buggy", 70, "internal error"),
         ):
             probe = new_probe(mood, PORT=str(taken.getsockname()[1]))
             probe.spawn()
@@ -127,7 +127,7 @@ def test_a_person_at_a_terminal_sees_no_traceback() -> None:
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)
-    assert done.returncode == 1
+    assert done.returncode == 70
     assert "internal error" in shown
     assert "Traceback" not in shown
 
@@ -165,7 +165,7 @@ def test_detached_the_command_returns_when_it_serves(tmp_path: Path) -> None:
     os.kill(pid, signal.SIGTERM)
     assert select.select([pidfd], [], [], DEADLINE)[0], log.read_text()
     assert not pidfile.exists()
-    assert "SIGTERM: draining" in log.read_text()
+    assert "SIGTERM: stopping" in log.read_text()
     assert log.stat().st_mode & 0o007 == 0
 
 

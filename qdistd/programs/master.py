@@ -1,0 +1,164 @@
+"""`qdist-master`."""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qdistd import lifecycle
+from qdistd.address import Address
+from qdistd.broker import Settings
+from qdistd.config import MasterConfig, load_master, master_keys
+from qdistd.daemon import Exit, run
+from qdistd.errors import Refused, Unavailable
+from qdistd.master import Host, Master, MasterSettings
+from qdistd.master.commits import ThreadCommits
+from qdistd.master.faces import Compat
+from qdistd.programs.command import SETTINGS, level_number, options_of, run_command, shared_options, valid
+from qdistd.programs.sockets import ServiceNetwork, handed_over
+from qdistd.protocol import Role
+from qdistd.store.sqlite import SqliteStore
+from qdistd.wire.keyring import Key, Keyring
+from qdistd.wire.server import WireLimits
+
+PROGRAM = "qdist-master"
+
+AROUND_A_PAYLOAD = 4 * 1024
+"""Bytes of a stock request beside the value that it puts."""
+
+log = logging.getLogger("qdistd.master")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `qdist-master` with these arguments; its exit code."""
+    return run_command(_command, PROGRAM, arguments)
+
+
+@click.command(context_settings=SETTINGS)
+@shared_options
+@click.option(
+    "--address-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the addresses that were really bound here, one a line (for port 0).",
+)
+def _command(file: Path | None, check: bool, address_file: Path | None, **given: Any) -> Exit:
+    """The manager daemon: keeps tasks and results, and hands tasks out to workers."""
+    config = load_master(file)
+    settings_of(config)  # reads the keys: what is wrong with them is said before anything starts
+    if check:
+        return valid(file or Path("/etc/qdist/master.toml"))
+    options = options_of(PROGRAM, config.log.level, given)
+    place = address_file and address_file.absolute()
+    return run(options, lambda: MasterService(file, config, place))
+
+
+def settings_of(config: MasterConfig) -> MasterSettings:
+    """What the configuration means to the master. ConfigError where a key file cannot be used."""
+    limits, tasks = config.limits, config.tasks
+    keys = [Key(key.secret, frozenset(map(Role, key.roles)), key.path.stem) for key in master_keys(config)]
+    return MasterSettings(
+        listen=config.listen,
+        keyring=Keyring(keys),
+        broker=Settings(
+            lease=limits.lease,
+            payload=limits.payload,
+            retention=config.retention.finished,
+            policy=lifecycle.Policy(crashes=tasks.crashes, losses=tasks.losses),
+        ),
+        compat=Compat(queue=config.compat.queue, task=config.compat.task),
+        heartbeat=limits.heartbeat,
+        result=limits.result,
+        limits=WireLimits(
+            handshake=limits.handshake,
+            unauthenticated=limits.unauthenticated,
+            stock=limits.payload + AROUND_A_PAYLOAD,
+            min_digest="sha256" if config.keys.min_digest == "sha256" else "md5",
+        ),
+        store_name=config.store,
+    )
+
+
+class MasterService:
+    """A master as a service. Made on the event loop that it will run on."""
+
+    def __init__(self, file: Path | None, config: MasterConfig, address_file: Path | None) -> None:
+        self._file = file
+        self._config = config
+        self._address_file = address_file
+        self._addresses: list[Address] = []
+        loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[None] = loop.create_future()
+        self._store = SqliteStore(config.store.removeprefix("sqlite://"))
+        self._commits = ThreadCommits(loop)
+        self._settings = settings_of(config)
+        self._network = ServiceNetwork(handed_over(os.environ))
+        self._master = Master(
+            self._settings,
+            store=self._store,
+            network=self._network,
+            loop=loop,
+            commits=self._commits,
+            wall=time.time,
+            rng=random.SystemRandom(),
+            host=Host(version("qdistd"), socket.gethostname(), os.getpid()),
+            broken=self._broken,
+            log=log,
+        )
+
+    async def start(self) -> None:
+        """See `daemon.Service`."""
+        self._note(await self._master.start())
+        self._network.close_unused()
+
+    async def work(self) -> None:
+        """See `daemon.Service`."""
+        await self._end
+        await self._master.stop()
+        self._commits.close()
+        self._store.close()
+
+    async def reload(self) -> None:
+        """See `daemon.Service`."""
+        config = load_master(self._file)
+        if config.store != self._config.store:
+            raise Refused("[master] store cannot change while the master runs: restart it instead")
+        settings = settings_of(config)
+        try:
+            addresses = await self._master.reload(settings)
+        except OSError:
+            await self._master.reload(self._settings)
+            raise
+        self._config, self._settings = config, settings
+        logging.getLogger().setLevel(level_number(config.log.level))
+        self._note(addresses)
+
+    def stop(self, _hurry: bool) -> None:
+        """See `daemon.Service`. A master has nothing to drain: what arrived is committed and answered."""
+        if not self._end.done():
+            self._end.set_result(None)
+
+    def status(self) -> str:
+        """See `daemon.Service`."""
+        return f"listening on {', '.join(map(str, self._addresses))}"
+
+    def _note(self, addresses: list[Address]) -> None:
+        self._addresses = addresses
+        log.info("%s", self.status())
+        if self._address_file:
+            self._address_file.write_text("".join(f"{address}\n" for address in addresses))
+
+    def _broken(self, error: BaseException) -> None:
+        """The store can promise nothing more: end at once, and come back with what is on the disk."""
+        if not self._end.done():
+            broken = Unavailable(f"the store is broken: {error}")
+            broken.__cause__ = error
+            self._end.set_exception(broken)

@@ -1,0 +1,101 @@
+"""`qdist-worker`."""
+
+import functools
+import logging
+import random
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qdistd.config import DEFAULT_INSTANCE, WorkerConfig, load_worker, own_key
+from qdistd.daemon import Exit, run
+from qdistd.errors import Refused
+from qdistd.pool import Pool
+from qdistd.programs.command import SETTINGS, level_number, options_of, run_command, shared_options, valid
+from qdistd.protocol import Role
+from qdistd.wire.keyring import Key
+from qdistd.wire.network import AsyncioNetwork
+from qdistd.worker import Settings, Spool, Worker
+
+PROGRAM = "qdist-worker"
+
+STATE_MODE = 0o700
+"""The folder of an instance holds results, which are nobody else's business."""
+
+log = logging.getLogger("qdistd.worker")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `qdist-worker` with these arguments; its exit code."""
+    return run_command(_command, PROGRAM, arguments)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("instance", required=False)
+@click.option("--instance", "named", metavar="NAME", help=f"The same as INSTANCE (default: {DEFAULT_INSTANCE}).")
+@shared_options
+def _command(instance: str | None, named: str | None, file: Path | None, check: bool, **given: Any) -> Exit:
+    """One worker instance: takes tasks from a master and runs them in child processes."""
+    if instance and named and instance != named:
+        raise click.UsageError(f"two names for one instance: {instance} and {named}")
+    name = instance or named or DEFAULT_INSTANCE
+    config = load_worker(file, name)
+    settings_of(config)  # reads the key: what is wrong with it is said before anything starts
+    if check:
+        return valid(file or Path("/etc/qdist/worker.toml"))
+    options = options_of(f"{PROGRAM}@{name}", config.log.level, given)
+    return run(options, lambda: WorkerService(file, config))
+
+
+def settings_of(config: WorkerConfig) -> Settings:
+    """What the configuration means to the worker. ConfigError where its key file cannot be used."""
+    key = Key(own_key(config), frozenset({Role.WORK}), config.key.stem)
+    return Settings.of(config, key, socket.gethostname())
+
+
+class WorkerService:
+    """A worker as a service. Made on the event loop that it will run on."""
+
+    def __init__(self, file: Path | None, config: WorkerConfig) -> None:
+        self._file = file
+        self._config = config
+        config.folder.mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
+        self._worker = Worker(
+            settings_of(config),
+            network=AsyncioNetwork(),
+            pool=functools.partial(Pool, wall=time.time, log=logging.getLogger("qdistd.pool")),
+            spool=Spool(config.folder / "spool.db", log),
+            wall=time.time,
+            rng=random.SystemRandom(),
+            log=log,
+        )
+
+    async def start(self) -> None:
+        """See `daemon.Service`."""
+        await self._worker.start()
+
+    async def work(self) -> None:
+        """See `daemon.Service`."""
+        await self._worker.work()
+
+    async def reload(self) -> None:
+        """See `daemon.Service`."""
+        config = load_worker(self._file, self._config.instance)
+        for name in ("state", "protocol"):
+            if getattr(config, name) != getattr(self._config, name):
+                raise Refused(f"[worker] {name} cannot change while the worker runs: restart it instead")
+        self._worker.reload(settings_of(config))
+        self._config = config
+        logging.getLogger().setLevel(level_number(config.log.level))
+
+    def stop(self, hurry: bool) -> None:
+        """See `daemon.Service`."""
+        self._worker.stop(0.0 if hurry else self._config.drain)
+
+    def status(self) -> str:
+        """See `daemon.Service`."""
+        return self._worker.status()
