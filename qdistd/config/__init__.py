@@ -1,20 +1,17 @@
 """Configuration: read once, checked whole, frozen; secrets stay in their files until `read_key` is asked.
 
-settings (the table) ── kinds (how values are written)
-    │
-reading (text, lines) ──> loading (layers, problems, Config) ──> editing (show, check, set)
-                                └──> keys (key files)
+settings: the table of all settings, in the kinds of value that `kinds` knows
+  │
+reading: bytes ──> survey: values, origins, problems ──> loading: files ──> …Config ──> keys: the key files
+                                                           └──> showing: show, check, sample; editing: set_value
+
+`showing` and `editing` are imported by name where they are used: the library behind them takes long to load.
 """
 
 from qdistd.config.keys import KeyFile, master_keys, own_key, read_key
-from qdistd.config.loading import HERE, Place, load_client, load_master, load_worker
-from qdistd.config.settings import (
-    DEFAULT_INSTANCE,
-    ClientConfig,
-    FileKind,
-    MasterConfig,
-    WorkerConfig,
-)
+from qdistd.config.kinds import duration, size
+from qdistd.config.loading import HERE, Place, load_client, load_master, load_worker, main_file
+from qdistd.config.settings import DEFAULT_INSTANCE, ClientConfig, FileKind, MasterConfig, WorkerConfig
 
 __all__ = [
     "DEFAULT_INSTANCE",
@@ -25,10 +22,13 @@ __all__ = [
     "MasterConfig",
     "Place",
     "WorkerConfig",
+    "duration",
     "load_client",
     "load_master",
     "load_worker",
+    "main_file",
     "master_keys",
     "own_key",
     "read_key",
+    "size",
 ]

@@ -8,12 +8,12 @@ What is checked is what is read: nothing can be swapped in between. No message a
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qdistd.config.loading import HERE, Place
-from qdistd.config.settings import ClientConfig, MasterConfig, WorkerConfig
+from qdistd.config.settings import ClientConfig, Config, MasterConfig, MasterKeys, WorkerConfig
 from qdistd.errors import ConfigError
 
 SHORTEST_KEY = 32
@@ -31,6 +31,7 @@ _REASONS = {
     errno.ENOENT: f"there is no such file; {MAKE_ONE}",
     errno.ENOTDIR: f"there is no such file; {MAKE_ONE}",
     errno.ELOOP: "is a symbolic link; name the file itself",
+    errno.EISDIR: f"is not a regular file; {MAKE_ONE}",
     errno.ENXIO: f"is not a regular file; {MAKE_ONE}",
     errno.EACCES: "may not be read by this user; run as its owner, or give the user a key file of its own",
 }
@@ -50,19 +51,10 @@ def master_keys(config: MasterConfig, *, place: Place = HERE) -> tuple[KeyFile, 
 
     ConfigError has a line for every file that is refused.
     """
-    keys: dict[bytes, KeyFile] = {}
-    problems: list[str] = []
-    for role, path in _files(config):
-        try:
-            secret = read_key(path, weak=config.keys.weak, place=place)
-        except ConfigError as error:
-            problems.append(f"{error} (for [keys] {role})")
-            continue
-        known = keys.get(secret, KeyFile(path, frozenset(), secret))
-        keys[secret] = replace(known, roles=known.roles | {role})
+    keys, problems = _master_keys(config, place)
     if problems:
         raise ConfigError("\n".join(problems))
-    return tuple(keys.values())
+    return keys
 
 
 def own_key(config: WorkerConfig | ClientConfig, *, place: Place = HERE) -> bytes:
@@ -77,22 +69,55 @@ def read_key(path: Path, *, weak: bool = False, place: Place = HERE) -> bytes:
     """
     credential = path.parent == place.credentials
     try:
-        descriptor = os.open(path, _FLAGS)
+        folder = path.parent.stat()
+        with open(path, "rb", opener=_open_no_link) as file:
+            _refuse(path, _flaw_of_file(os.fstat(file.fileno()), credential))
+            content = file.read(LARGEST_KEY + 1)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"cannot be read: {error.strerror}")
         raise ConfigError(f"{path}: {reason}") from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        _refuse(path, _flaw_of_file(os.fstat(descriptor), credential) or _flaw_of_folder(path, credential))
-        content = file.read(LARGEST_KEY + 1)
+    _refuse(path, "" if credential else _flaw_of_folder(path.parent, folder))
     secret = content.removesuffix(b"\n")
     _refuse(path, _flaw_of_key(secret, weak))
     return secret
 
 
-def _files(config: MasterConfig) -> Iterator[tuple[str, Path]]:
-    for role in ("admin", "work", "submit"):
-        for path in getattr(config.keys, role):
+def key_problems(configs: Iterable[Config], place: Place = HERE) -> list[str]:
+    """What is wrong with the key files of these configurations, a line for each file."""
+    problems: list[str] = []
+    for config in configs:
+        if isinstance(config, MasterConfig):
+            problems += _master_keys(config, place)[1]
+            continue
+        try:
+            own_key(config, place=place)
+        except ConfigError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems))
+
+
+def _master_keys(config: MasterConfig, place: Place) -> tuple[tuple[KeyFile, ...], list[str]]:
+    keys: dict[bytes, KeyFile] = {}
+    problems: list[str] = []
+    for role, path in _files(config.keys):
+        try:
+            secret = read_key(path, weak=config.keys.weak, place=place)
+        except ConfigError as error:
+            problems.append(f"{error} (for [keys] {role})")
+            continue
+        known = keys.get(secret, KeyFile(path, frozenset(), secret))
+        keys[secret] = replace(known, roles=known.roles | {role})
+    return tuple(keys.values()), problems
+
+
+def _files(keys: MasterKeys) -> Iterator[tuple[str, Path]]:
+    for role, paths in (("admin", keys.admin), ("work", keys.work), ("submit", keys.submit)):
+        for path in paths:
             yield role, path
+
+
+def _open_no_link(path: str, _flags: int) -> int:
+    return os.open(path, _FLAGS)
 
 
 def _refuse(path: Path, flaw: str) -> None:
@@ -110,12 +135,12 @@ def _flaw_of_file(status: os.stat_result, credential: bool) -> str:
     return ""
 
 
-def _flaw_of_folder(path: Path, credential: bool) -> str:
+def _flaw_of_folder(folder: Path, status: os.stat_result) -> str:
     """Who may write to the folder may put another key there. The sticky bit of /tmp prevents that."""
-    mode = path.parent.stat().st_mode
-    if credential or not mode & _OTHERS_WRITE or mode & stat.S_ISVTX:
+    if not status.st_mode & _OTHERS_WRITE or status.st_mode & stat.S_ISVTX:
         return ""
-    return f"is in a folder that others may write to (mode {stat.S_IMODE(mode):04o}); chmod go-w {path.parent}"
+    mode = stat.S_IMODE(status.st_mode)
+    return f"is in a folder that others may write to (mode {mode:04o}); run chmod go-w {folder}"
 
 
 def _flaw_of_key(secret: bytes, weak: bool) -> str:

@@ -221,6 +221,10 @@ class Choice(Kind):
             raise ValueError(f"{echo(raw)} is none of the choices")
         return str(raw)
 
+    def toml(self, text: str) -> Raw:
+        """The word, whether it was typed in quotes or not."""
+        return _text(super().toml(text), text)
+
     def near(self, raw: Raw) -> str:
         """The choice that is spelled almost so."""
         near = difflib.get_close_matches(str(raw).lower(), self.words, n=1)
@@ -253,8 +257,7 @@ class Text(Kind):
 
     def toml(self, text: str) -> Raw:
         """The text, whether it was typed in quotes or not."""
-        raw = super().toml(text)
-        return raw if isinstance(raw, str) else text
+        return _text(super().toml(text), text)
 
     def near(self, raw: Raw) -> str:
         """What was meant without a second pair of quotes; never of a secret."""
@@ -292,11 +295,16 @@ class Several(Kind):
         raw = super().toml(text)
         if isinstance(raw, list):
             return raw
-        return [part for part in re.split(r"[\s,]+", raw if isinstance(raw, str) else text) if part]
+        return [part for part in re.split(r"[\s,]+", _text(raw, text)) if part]
 
     def near(self, raw: Raw) -> str:
         """A single word that should be a list of one; never of a secret."""
         return "" if self.of.secret else super().near(raw)
+
+
+def _text(raw: Raw, typed: str) -> str:
+    """What was typed for a string: 42 and true are strings there."""
+    return raw if isinstance(raw, str) else typed
 
 
 def _address(text: str) -> Address:

@@ -83,7 +83,7 @@ LEVEL = Choice(("debug", "info", "warning", "error"))
 class Log:
     """What is written to the journal."""
 
-    level: str = setting(LEVEL, "info", "The least important kind of record that is written.")
+    level: str = setting(LEVEL, "info", "The least important records that are written: debug, info, warning or error.")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,8 @@ class MasterConfig:
         """What is wrong with the settings together."""
         if self.limits.heartbeat >= self.limits.lease / 2:
             keys = (("limits", "heartbeat"), ("limits", "lease"))
-            yield Fault(keys, "heartbeat is not less than half of lease", "heartbeat < lease / 2")
+            wrong = f"heartbeat ({self.limits.heartbeat:g} s) is too long for lease ({self.limits.lease:g} s)"
+            yield Fault(keys, wrong, "heartbeat less than half of lease")
         if not (self.keys.admin or self.keys.work or self.keys.submit):
             yield Fault((("keys", "admin"),), "no role has a key", "a key file for one role at least")
         yield from _weak_beyond_this_host(self.keys.weak, self.listen, ("keys", "weak"), ("master", "listen"))
