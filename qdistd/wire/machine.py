@@ -27,6 +27,9 @@ _LONGEST_INT = 64
 _INT_KEY = 2**60
 """The hash of a smaller int is the int itself, so that no two of them collide."""
 
+_DEEPEST_MARK = 1000
+"""Containers under construction inside one another: far more than any limit of depth allows in the end."""
+
 _KEYS = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -133,11 +136,14 @@ def _fresh(kind: Callable[[], object]) -> _Step:
     return lambda machine: machine.stack.append(kind())
 
 
-def _skip(size: int) -> _Step:
-    def step(machine: Machine) -> None:
-        machine.at += size
+def _protocol(machine: Machine) -> None:
+    machine.at += 1
 
-    return step
+
+def _frame(machine: Machine) -> None:
+    size = machine.number(8)
+    if machine.at + size > len(machine.data):
+        raise Malformed(f"byte {machine.at}: a frame of {size} bytes, which are not there")
 
 
 def _unsigned(size: int) -> _Step:
@@ -171,6 +177,8 @@ def _raw(size: int) -> _Step:
 
 
 def _mark(machine: Machine) -> None:
+    if len(machine.outer) >= _DEEPEST_MARK:
+        raise Malformed(f"byte {machine.at}: more than {_DEEPEST_MARK} containers inside one another")
     machine.outer.append(machine.stack)
     machine.stack = []
 
@@ -180,14 +188,21 @@ def _tuple(machine: Machine) -> None:
     machine.stack.append(tuple(items))
 
 
-def _tuple_of(size: int) -> _Step:
-    def step(machine: Machine) -> None:
-        stack = machine.stack
-        if len(stack) < size:
-            raise Malformed(f"byte {machine.at}: a tuple of more than there is")
-        stack[-size:] = [tuple(stack[-size:])]
+def _tuple_1(machine: Machine) -> None:
+    stack = machine.stack
+    stack[-1] = (stack[-1],)
 
-    return step
+
+def _tuple_2(machine: Machine) -> None:
+    stack = machine.stack
+    last = stack.pop()
+    stack[-1] = (stack[-1], last)
+
+
+def _tuple_3(machine: Machine) -> None:
+    stack = machine.stack
+    last, middle = stack.pop(), stack.pop()
+    stack[-1] = (stack[-1], middle, last)
 
 
 def _append(machine: Machine) -> None:
@@ -262,8 +277,8 @@ _STOP: Final = pickle.STOP[0]
 _KNOWN: Final = {
     code[0]: step
     for code, step in (
-        (pickle.PROTO, _skip(1)),
-        (pickle.FRAME, _skip(8)),
+        (pickle.PROTO, _protocol),
+        (pickle.FRAME, _frame),
         (pickle.MARK, _mark),
         (pickle.NONE, _constant(None)),
         (pickle.NEWTRUE, _constant(True)),
@@ -280,9 +295,9 @@ _KNOWN: Final = {
         (pickle.BINBYTES, _raw(4)),
         (pickle.BINBYTES8, _raw(8)),
         (pickle.EMPTY_TUPLE, _constant(())),
-        (pickle.TUPLE1, _tuple_of(1)),
-        (pickle.TUPLE2, _tuple_of(2)),
-        (pickle.TUPLE3, _tuple_of(3)),
+        (pickle.TUPLE1, _tuple_1),
+        (pickle.TUPLE2, _tuple_2),
+        (pickle.TUPLE3, _tuple_3),
         (pickle.TUPLE, _tuple),
         (pickle.EMPTY_LIST, _fresh(list)),
         (pickle.APPEND, _append),
