@@ -42,14 +42,17 @@ class Policy(msgspec.Struct, frozen=True):
     """Workers that vanished with a task: most are no fault of the task, but some are."""
 
 
-def arrival(run_at: float, delay: float, now: float) -> tuple[State, float]:
-    """State and due time of a task that arrives at wall clock `now`."""
-    due = max(run_at, now + delay if delay > 0 else 0.0)
+def arrival(run_at: float, delay: float, now: float, ahead: float = 0.0) -> tuple[State, float]:
+    """State and due time of a task that arrives at `now`, by a clock that is `ahead` seconds of the wall clock.
+
+    `run_at` is wall clock time (0: none), the due time is of the same clock as `now`.
+    """
+    due = max(run_at + ahead if run_at > 0 else 0.0, now + delay if delay > 0 else 0.0)
     return (State.SCHEDULED, due) if due > now else (State.READY, now)
 
 
 def after(claim: Claim, outcome: Outcome, policy: Policy, now: float, rng: random.Random) -> Next:
-    """Where the task of `claim` goes when its attempt ends with `outcome` at wall clock `now`."""
+    """Where the task of `claim` goes when its attempt ends with `outcome` at `now`."""
     if outcome is Outcome.SUCCEEDED:
         return Next(State.SUCCEEDED, 0.0, claim.failures, claim.crashes, claim.losses)
     failures = claim.failures + (outcome == Outcome.FAILED)

@@ -12,7 +12,6 @@ from typing import Any
 
 from qdistd import protocol as say
 from qdistd.address import Address
-from qdistd.broker import Settings
 from qdistd.call import encode_call
 from qdistd.master import Host, Master, MasterSettings
 from qdistd.master.commits import ThreadCommits

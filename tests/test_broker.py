@@ -265,12 +265,33 @@ def test_a_delayed_task_wakes_the_tick_when_it_is_due(house: House) -> None:
     assert "default" in house.broker.take_events()[1]
 
 
-def test_a_forward_jump_of_the_wall_clock_is_noticed_by_the_next_tick(house: House) -> None:
-    (task,) = house.submit(delay=3600.0)
-    assert house.tick() <= house.clocks.now + 10
-    house.clocks.jump = 7200.0
-    house.tick(10)
+def test_a_step_of_the_wall_clock_moves_no_delay(house: House) -> None:
+    (task,) = house.submit(delay=100.0)
+    for jump in (86400.0, -86400.0):
+        house.clocks.jump = jump
+        house.tick(40)
+        assert house.state(task) == State.SCHEDULED
+    house.tick(20)
     assert house.state(task) == State.READY
+
+
+def test_a_task_for_a_time_of_day_follows_the_wall_clock(house: House) -> None:
+    (task,) = house.submit(run_at=house.clocks.wall() + 3600)
+    assert house.tick() <= house.clocks.now + 10
+    house.clocks.jump = -86400.0
+    house.tick(3600)
+    assert house.state(task) == State.SCHEDULED
+    house.clocks.jump = 0.0
+    house.tick(1)
+    assert house.state(task) == State.READY
+
+
+def test_time_does_not_go_back_over_a_restart(house: House) -> None:
+    (task,) = house.submit(delay=10.0)
+    house.clocks.jump = -86400.0
+    restarted = House(house.store, house.clocks)
+    restarted.tick(10)
+    assert restarted.state(task) == State.READY
 
 
 def test_a_failed_attempt_comes_back_after_its_backoff(house: House) -> None:

@@ -12,7 +12,15 @@ NOW = 1_000_000.0
 
 
 def claim(**changes: int | float) -> Claim:
-    fields = dict(retries=0, backoff=1.0, failures=0, crashes=0, losses=0, cancel=0, mailbox=0) | changes
+    fields = {
+        "retries": 0,
+        "backoff": 1.0,
+        "failures": 0,
+        "crashes": 0,
+        "losses": 0,
+        "cancel": 0,
+        "mailbox": 0,
+    } | changes
     return Claim(1, b"i" * 16, 1, "square", "default", **fields)
 
 

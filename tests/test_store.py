@@ -105,7 +105,7 @@ def test_tasks_leave_in_order_of_priority_then_arrival(store: Store) -> None:
 def test_a_lease_takes_from_its_queue_alone_and_counts_the_attempt(store: Store) -> None:
     submit(store, 2, queue="mail")
     assert lease(store, 9, "other") == []
-    first, second = lease(store, 9, "mail")
+    first, _second = lease(store, 9, "mail")
     assert (first.claim.attempt, first.payload, first.damaged) == (1, b"payload", False)
     assert lease(store, 9, "mail") == []
 
@@ -180,7 +180,7 @@ def test_scheduled_tasks_become_ready_when_due_and_not_before(store: Store) -> N
 
 def test_cancel_ends_what_is_queued_and_marks_what_runs(store: Store) -> None:
     first, second = submit(store, 2)
-    (running,) = lease(store, 1)
+    (_running,) = lease(store, 1)
     with Change(store):
         assert store.cancel([first, second, new_id()], NOW) == {first: State.LEASED, second: State.CANCELLED}
     assert store.claims()[0][1].cancel == 1

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from qdistd import lifecycle
+from qdistd.broker.clock import SteadyClock
 from qdistd.broker.seats import Seat, Seats
 from qdistd.model import (
     Claim,
@@ -34,7 +35,7 @@ from qdistd.protocol import Refusal
 from qdistd.store import Arrival, Ending, Leased, Store, WorkerRow
 
 LONGEST_NAP = 10.0
-"""Seconds between ticks at most: the wall clock may jump, and a scheduled task should notice."""
+"""Seconds between ticks at most: the wall clock may step, and a task for a time of day must notice."""
 
 PURGE_EVERY = 60.0
 """Seconds between two walks of the purge over the store."""
@@ -71,7 +72,7 @@ class Broker:
         self.settings = settings
         self.store = store
         self._monotonic = monotonic
-        self._wall = wall
+        self._now = SteadyClock(monotonic, wall, store.latest())
         self._rng = rng
         self._seats = Seats()
         self._next_due: float | None = None
@@ -93,7 +94,7 @@ class Broker:
         held = self.store.claims()
         strangers = {number for number, _ in held if self._seats.numbered(number) is None}
         for number, row in self.store.workers(strangers).items():
-            self._seats.add(Seat(number, row, self._first_deadline(row), self._wall()))
+            self._seats.add(Seat(number, row, self._first_deadline(row), self._now()))
         for number, claim in held:
             holder = self._seats.numbered(number)
             if holder is not None:
@@ -110,10 +111,10 @@ class Broker:
 
     def submit(self, tasks: Sequence[Task]) -> list[Refusal]:
         """Store the tasks; the ones that are refused, and why."""
-        now = self._wall()
+        now = self._now()
         limit = self.settings.payload
         good = [task for task in tasks if len(task.payload) <= limit]
-        arrivals = [Arrival(task, *lifecycle.arrival(task.run_at, task.delay, now)) for task in good]
+        arrivals = [Arrival(task, *lifecycle.arrival(task.run_at, task.delay, now, self._now.ahead)) for task in good]
         self.submitted += self.store.insert(arrivals, now)
         for arrival in arrivals:
             if arrival.state == State.READY:
@@ -139,8 +140,8 @@ class Broker:
         return self._seats.get(row.token) or self._sit(row)
 
     def _sit(self, row: WorkerRow) -> Seat:
-        number = self.store.worker(row, self._wall())
-        seat = self._seats.get(row.token) or self._seats.add(Seat(number, row, 0.0, self._wall()))
+        number = self.store.worker(row, self._now())
+        seat = self._seats.get(row.token) or self._seats.add(Seat(number, row, 0.0, self._now()))
         seat.connected, seat.gone = True, False
         self._renew(seat)
         self.alarm = min(self.alarm, seat.deadline)
@@ -153,7 +154,7 @@ class Broker:
         for queue in queues:
             wanted = count - len(grants)
             if wanted > 0 and self.store.ready(queue) > 0:
-                grants += self._grant(seat, self.store.lease(queue, wanted, seat.number, self._wall()))
+                grants += self._grant(seat, self.store.lease(queue, wanted, seat.number, self._now()))
         return grants
 
     def _grant(self, seat: Seat, leased: Sequence[Leased]) -> list[Grant]:
@@ -202,13 +203,13 @@ class Broker:
     def gone(self, seat: Seat, *, ended: bool) -> None:
         """A connection is over. `ended`: its process has ended as well, so nobody will settle what it held."""
         seat.connected = False
-        seat.seen = self._wall()
+        seat.seen = self._now()
         if ended:
             self._drop_claims(seat, set(), Outcome.LOST, "the process that held it ended")
             self._leave(seat)
 
     def _leave(self, seat: Seat) -> None:
-        seat.connected, seat.gone, seat.seen = False, True, self._wall()
+        seat.connected, seat.gone, seat.seen = False, True, self._now()
         if seat.row.stock:
             self._seats.drop(seat)
 
@@ -220,7 +221,7 @@ class Broker:
 
     def cancel(self, ids: Iterable[bytes]) -> tuple[dict[bytes, State], list[Seat]]:
         """Cancel tasks: their states now, and the seats that have an order to hear."""
-        states = self.store.cancel(ids, self._wall())
+        states = self.store.cancel(ids, self._now())
         ordered = []
         for seat in self._seats:
             running = [task_id for task_id in states if task_id in seat.claims]
@@ -234,7 +235,7 @@ class Broker:
 
     def retry(self, ids: Iterable[bytes]) -> dict[bytes, State]:
         """Failed, cancelled and quarantined tasks back to their queues."""
-        states = self.store.retry(ids, self._wall())
+        states = self.store.retry(ids, self._now())
         self.ready.update(self.store.counts())
         return states
 
@@ -258,22 +259,25 @@ class Broker:
             self._drop_claims(seat, set(), Outcome.LOST, "its lease ran out without a word of the worker")
             self._leave(seat)
         self._purge(now)
-        self._seats.forget(self._wall())
+        self._seats.forget(self._now())
         self.alarm = max(now, min(self._due_in(now), self._seats.next_deadline(), self._purge_at, now + LONGEST_NAP))
         return self.alarm
 
     def _due_in(self, now: float) -> float:
-        return float("inf") if self._next_due is None else now + self._next_due - self._wall()
+        return float("inf") if self._next_due is None else now + self._next_due - self._now()
 
     def _promote(self) -> None:
-        if self._next_due is not None and self._next_due <= self._wall():
-            self.ready.update(self.store.promote(self._wall()))
+        if self._now.stepped():
+            self.store.realign(self._now.ahead)
+            self._next_due = self.store.next_due()
+        if self._next_due is not None and self._next_due <= self._now():
+            self.ready.update(self.store.promote(self._now()))
             self._next_due = self.store.next_due()
 
     def _purge(self, now: float) -> None:
         if now < self._purge_at:
             return
-        before = self._wall() - self.settings.retention
+        before = self._now() - self.settings.retention
         _, self._purge_cursor = self.store.purge(before, self._purge_cursor)
         self._purge_at = now + (PURGE_STEP if self._purge_cursor else PURGE_EVERY)
 
@@ -281,7 +285,7 @@ class Broker:
 
     def _renew(self, seat: Seat) -> None:
         seat.deadline = self._monotonic() + self.settings.lease
-        seat.seen = self._wall()
+        seat.seen = self._now()
 
     def _due(self, run_at: float) -> None:
         if self._next_due is None or run_at < self._next_due:
@@ -289,12 +293,12 @@ class Broker:
             self.alarm = min(self.alarm, self._due_in(self._monotonic()))
 
     def _ending(self, claim: Claim, settlement: Settlement) -> Ending:
-        after = lifecycle.after(claim, settlement.outcome, self.settings.policy, self._wall(), self._rng)
+        after = lifecycle.after(claim, settlement.outcome, self.settings.policy, self._now(), self._rng)
         measured = (settlement.started, settlement.wall, settlement.cpu, settlement.rss)
         return Ending(claim, settlement.outcome, after, settlement.value, *measured)
 
     def _end(self, endings: Sequence[Ending]) -> None:
-        if self.store.end(endings, self._wall()) != len(endings):
+        if self.store.end(endings, self._now()) != len(endings):
             raise GuardFailed("a claim in memory is not the claim in the store")
         self.settled += len(endings)
         for ending in endings:
@@ -317,7 +321,7 @@ class Broker:
 
     def _set_aside(self, claim: Claim) -> None:
         why = Failure("damaged", "the stored payload is not what was submitted: the disk has changed it")
-        after = Next(State.QUARANTINED, self._wall(), claim.failures, claim.crashes, claim.losses)
+        after = Next(State.QUARANTINED, self._now(), claim.failures, claim.crashes, claim.losses)
         self._end([Ending(claim, Outcome.FAILED, after, msgspec.msgpack.encode(why))])
 
 

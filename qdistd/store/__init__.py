@@ -28,7 +28,7 @@ class StoreFull(Exception):
 
 
 class Arrival(msgspec.Struct, frozen=True, array_like=True):
-    """A task to insert, with the state and due time its arrival earns it (wall clock seconds)."""
+    """A task to insert, with the state and due time its arrival earns it."""
 
     task: Task
     state: State
@@ -78,7 +78,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """The whole face of a store. All times are wall clock seconds; sequences are at most `protocol.LARGEST_BATCH`."""
+    """The whole face of a store. All times are the caller's seconds; sequences are at most `protocol.LARGEST_BATCH`."""
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -109,6 +109,12 @@ class Store(Protocol):
 
     def next_due(self) -> float | None:
         """When the next scheduled task is due."""
+
+    def realign(self, ahead: float) -> None:
+        """The wall clock has stepped: tasks that wait for a time of day are due at that time plus `ahead` seconds."""
+
+    def latest(self) -> float:
+        """The latest time among the newest tasks (0: none)."""
 
     def results(self, ids: Sequence[bytes]) -> tuple[list[Result], list[bytes]]:
         """Results of those that have ended, and the ids that no task has."""

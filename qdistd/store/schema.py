@@ -30,6 +30,7 @@ CREATE TABLE task(
     state INTEGER NOT NULL,
     priority INTEGER NOT NULL,
     run_at REAL NOT NULL,
+    at REAL,  -- the time of day that a person asked for; `run_at` is the same moment by the master's clock
     payload BLOB NOT NULL,
     payload_check INTEGER NOT NULL,
     timeout REAL NOT NULL,

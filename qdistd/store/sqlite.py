@@ -31,8 +31,8 @@ PURGE_STRETCH = 2000
 _STATEMENTS = 128
 """Prepared statements kept: more than this module has."""
 
-_INSERT = """INSERT INTO task(id, name, queue, state, priority, run_at, payload, payload_check, timeout, retries,
-backoff, key, mailbox, created) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING"""
+_INSERT = """INSERT INTO task(id, name, queue, state, priority, run_at, at, payload, payload_check, timeout, retries,
+backoff, key, mailbox, created) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING"""
 
 _CLAIM = "seq, id, attempt, name, queue, retries, backoff, failures, crashes, losses, cancel, mailbox"
 
@@ -131,6 +131,17 @@ class SqliteStore:
         for queue, tasks in queues.items():
             self._shift(queue, State.SCHEDULED, State.READY, tasks)
         return list(queues)
+
+    def realign(self, ahead: float) -> None:
+        self._db.execute("UPDATE task SET run_at = at + ? WHERE state = 0 AND at IS NOT NULL", (ahead,))
+
+    def latest(self) -> float:
+        row = self._db.execute(
+            "SELECT max(max(created, coalesce(started, 0), coalesce(finished, 0))) FROM"
+            " (SELECT created, started, finished FROM task ORDER BY seq DESC LIMIT ?)",
+            (PROMOTE_AT_ONCE,),
+        ).fetchone()
+        return float(row[0] or 0.0)
 
     def cancel(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
         states: dict[bytes, State] = {}
@@ -325,8 +336,8 @@ def _grouped(arrivals: Sequence[Arrival]) -> dict[tuple[str, State], list[Arriva
 def _insert_row(arrival: Arrival, now: float) -> tuple[object, ...]:
     task = arrival.task
     return (
-        *(task.id, task.name, task.queue, arrival.state, task.priority, arrival.run_at, task.payload),
-        *(crc32(task.payload, crc32(task.id)), task.timeout, task.retries, task.backoff, task.key),
+        *(task.id, task.name, task.queue, arrival.state, task.priority, arrival.run_at, task.run_at or None),
+        *(task.payload, crc32(task.payload, crc32(task.id)), task.timeout, task.retries, task.backoff, task.key),
         *(task.mailbox, now),
     )
 
