@@ -39,7 +39,7 @@ def set_value(kind: FileKind, path: FileName, name: str, text: str, *, place: Pl
     table = schema(kind)
     where, trail = _target(table, name)
     raw = _value(table, where, name, text)
-    file = main_file(kind, path, place)
+    file = _file(kind, path, place)
     old = _old(kind, file)
     new = _edited(file, old.decode(), trail, raw).encode()
     _prove(kind, file, new, where, place)
@@ -47,24 +47,37 @@ def set_value(kind: FileKind, path: FileName, name: str, text: str, *, place: Pl
     return file
 
 
+def _file(kind: FileKind, path: FileName, place: Place) -> Path:
+    """The file that is read, or else the user's own: what one user sets is not for the whole host."""
+    file = main_file(kind, path, place)
+    new_for_all = file == place.etc / "client.toml" and not os.path.lexists(file)
+    return place.home if place.home and new_for_all else file
+
+
 def _target(table: Schema, name: str) -> tuple[Where, Trail]:
-    """The setting that is meant, and where it stands in a file. An instance may have dots in its name."""
-    instance, rest = "", tuple(name.split("."))
-    if rest[0] == INSTANCES and table.main == "worker" and len(rest) > 2:
-        below = 2 if len(rest) > 3 and rest[-2] in table.sections and rest[-2] != table.main else 1
-        instance, rest = ".".join(rest[1:-below]), (table.main, *rest[-below:])[-2:]
-    if len(rest) != 2 or rest[0] not in table.sections:
-        known = [f"{section}.{key}" for section, rows in table.sections.items() for key in rows]
-        hints = [other for other in known if other.rpartition(".")[2] == rest[-1]]
-        hint = f"; did you mean {listed(hints)}?" if hints else did_you_mean(name, known)
-        raise ConfigError(f"{name}: there is no such setting; expected section.key such as {known[0]}{hint}")
+    """The setting that is meant, and where it stands in a file."""
+    instance, section, key = _parts(table, name)
     if instance and not INSTANCE.fullmatch(instance):
         raise ConfigError(f"{name}: {echo(instance)} is no name of an instance; expected {INSTANCE_EXPECTED}")
-    where = Where(instance, *rest)
-    if rest[1] not in table.sections[rest[0]]:
+    where = Where(instance, section, key)
+    if key not in table.sections[section]:
         raise ConfigError(f"{name}: {unknown_key(table, where)}")
-    inner = rest if rest[0] != table.main else rest[1:]
-    return where, (INSTANCES, instance, *inner) if instance else rest
+    inner = (key,) if section == table.main else (section, key)
+    return where, (INSTANCES, instance, *inner) if instance else (section, key)
+
+
+def _parts(table: Schema, name: str) -> tuple[str, str, str]:
+    """Instance, section and key of "section.key" or "instance.NAME.[section.]key"; NAME may have dots in it."""
+    instance, rest = "", name.split(".")
+    if rest[0] == INSTANCES and table.main == "worker" and len(rest) > 2:
+        below = 2 if len(rest) > 3 and rest[-2] in table.sections and rest[-2] != table.main else 1
+        instance, rest = ".".join(rest[1:-below]), [table.main, *rest[-below:]][-2:]
+    if len(rest) == 2 and rest[0] in table.sections:
+        return instance, rest[0], rest[1]
+    known = [f"{section}.{key}" for section, rows in table.sections.items() for key in rows]
+    hints = [other for other in known if other.rpartition(".")[2] == rest[-1]]
+    hint = f"; did you mean {listed(hints)}?" if hints else did_you_mean(name, known)
+    raise ConfigError(f"{name}: there is no such setting; expected section.key such as {known[0]}{hint}")
 
 
 def _value(table: Schema, where: Where, name: str, text: str) -> Raw:
@@ -73,9 +86,7 @@ def _value(table: Schema, where: Where, name: str, text: str) -> Raw:
     try:
         kind.read(raw)
     except ValueError as error:
-        near = kind.near(raw)
-        hint = f"; did you mean {near}?" if near else ""
-        raise ConfigError(f"{name}: {error}; expected {kind.expected}{hint}") from None
+        raise ConfigError(f"{name}: {kind.refusal(raw, error)}") from None
     return raw
 
 
@@ -93,22 +104,26 @@ def _old(kind: FileKind, file: Path) -> bytes:
 
 def _edited(file: Path, old: str, trail: Trail, raw: Raw) -> str:
     """The text with the value in it, proved to say the same as before about everything else."""
-    meant = _with(tomllib.loads(old), trail, raw)
-    is_set = trail in parse(file, old.encode()).lines
-    for edit in (_replaced,) if is_set else (_inserted, _replaced):
-        with contextlib.suppress(TOMLKitError, tomllib.TOMLDecodeError):
-            new = edit(old, trail, raw)
-            if tomllib.loads(new) == meant:
-                return new
+    meant = tomllib.loads(old)
+    if _put(meant, trail, raw):
+        is_set = trail in parse(file, old.encode()).lines
+        for edit in (_replaced,) if is_set else (_inserted, _replaced):
+            with contextlib.suppress(TOMLKitError, tomllib.TOMLDecodeError):
+                new = edit(old, trail, raw)
+                if tomllib.loads(new) == meant:
+                    return new
     raise ConfigError(f"{file}: {dotted(trail)} cannot be changed without touching more; edit the file by hand")
 
 
-def _with(tables: dict[str, Raw], trail: Trail, raw: Raw) -> dict[str, Raw]:
-    inner = tables
+def _put(tables: dict[str, Raw], trail: Trail, raw: Raw) -> bool:
+    """Put a value into what tomllib made of a file; False where something else stands in its way."""
+    inner: Raw = tables
     for name in trail[:-1]:
         inner = inner.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return False
     inner[trail[-1]] = raw
-    return tables
+    return True
 
 
 def _replaced(old: str, trail: Trail, raw: Raw) -> str:

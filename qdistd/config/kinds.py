@@ -21,6 +21,9 @@ from qdistd.errors import Refused
 Raw = Any
 """A value as TOML gives it: str, int, float, bool, list, dict, or a date."""
 
+NOT_TOML = (ValueError, RecursionError)
+"""What tomllib raises: TOMLDecodeError, or these for a number too long and for brackets too deep."""
+
 SECONDS = {
     **dict.fromkeys(("ms", "msec"), 0.001),
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
@@ -107,7 +110,7 @@ class Kind:
         """The TOML value of what a person typed: TOML where it parses, else the text itself."""
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except ValueError:
+        except NOT_TOML:
             return text
 
     def near(self, raw: Raw) -> str:
@@ -118,6 +121,11 @@ class Kind:
         except ValueError:
             return ""
         return json.dumps(meant)
+
+    def refusal(self, raw: Raw, error: ValueError) -> str:
+        """The whole sentence about a value that `read` has refused with `error`."""
+        near = self.near(raw)
+        return f"{error}; expected {self.expected}" + (f"; did you mean {near}?" if near else "")
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,11 @@ def _layers(
 
 def _drop_ins(main: Path, problems: list[Problem]) -> list[Path]:
     """FILE.d/*.toml beside FILE.toml, in the order of their names; hidden files are editors' leftovers."""
+    if main.suffix != ".toml":
+        return []
     folder = main.with_suffix(".d")
     try:
-        files = sorted(folder.iterdir()) if main.suffix == ".toml" else []
+        files = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

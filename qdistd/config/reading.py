@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from qdistd.config.kinds import Raw, quoted
+from qdistd.config.kinds import NOT_TOML, Raw, quoted
 
 LARGEST_FILE = 256 * 1024
 """Bytes of a configuration file: a thousand times more than anybody needs, and no device is read for ever."""
 
 Trail = tuple[str, ...]
 """The names of the tables down to a key, and the key."""
-
-NOT_TOML = (ValueError, RecursionError)
-"""What tomllib raises: TOMLDecodeError, or these for a number too long and for brackets too deep."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")

@@ -116,9 +116,7 @@ class Walk:
         try:
             self.found[where] = Found(raw, row.kind.read(raw), origin)
         except ValueError as error:
-            near = row.kind.near(raw)
-            hint = f"; did you mean {near}?" if near else ""
-            self.problems.append(Problem(origin, name, f"{error}; expected {row.kind.expected}{hint}"))
+            self.problems.append(Problem(origin, name, row.kind.refusal(raw, error)))
             self._spoiled.add((where.section, where.key))
 
     def survey(self, files: tuple[str, ...]) -> Survey:
