@@ -1,0 +1,124 @@
+"""What a worker has in its hands: tasks in its pool, and results on their way out.
+
+    Grant ──take──> pool ──settled──> outbox
+    Orders ──obey──> cancel: told to the pool
+                     drain:  no new tasks, and what no child has begun goes back
+
+A drain, by order or because the worker stops, lets go of what has not begun and keeps what runs.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from qdistd.call import encode_failure
+from qdistd.model import Failure, Grant, Held, Outcome, Settlement
+from qdistd.pool import PoolSettings
+from qdistd.protocol import Orders
+from qdistd.worker.outbox import Outbox
+
+LONGEST_WAIT = 5.0
+"""Seconds a task may wait here for a child: it was expected to run at once, and those before it take longer."""
+
+
+class Pool(Protocol):
+    """What a worker needs of `qdistd.pool.Pool`."""
+
+    async def start(self) -> None:
+        """Return when all children stand."""
+
+    def room(self) -> int:
+        """How many more tasks it wants now."""
+
+    def give(self, grants: Sequence[Grant]) -> None:
+        """Have these run."""
+
+    def held(self) -> list[Held]:
+        """Everything it was given and has not settled yet."""
+
+    def running(self) -> int:
+        """How many tasks run at this moment."""
+
+    def cancel(self, task_id: bytes) -> None:
+        """End this task, if it is here."""
+
+    def recall(self, patience: float = 0.0) -> list[Grant]:
+        """Take back what no child has begun; with `patience`, what has waited for a child for so many seconds."""
+
+    def resize(self, settings: PoolSettings) -> None:
+        """Go on with other settings; what runs is left alone."""
+
+    async def close(self) -> None:
+        """End all children; what they ran is settled as released."""
+
+
+class MakePool(Protocol):
+    """`qdistd.pool.Pool` with all but these arguments filled in."""
+
+    def __call__(
+        self, settings: PoolSettings, *, done: Callable[[Settlement], None], room: Callable[[], None]
+    ) -> Pool: ...
+
+
+class Hands:
+    """`ring` is called when there may be something to say to a master."""
+
+    def __init__(self, make_pool: MakePool, settings: PoolSettings, outbox: Outbox, ring: Callable[[], None]) -> None:
+        self.pool = make_pool(settings, done=self._settled, room=ring)
+        self.outbox = outbox
+        self.stopping = False
+        self.drained = False
+        """By order of the master, until it says otherwise."""
+        self._ring = ring
+        self._tidy_at = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def open(self) -> bool:
+        """Whether new tasks are welcome."""
+        return not (self.stopping or self.drained)
+
+    def wanted(self) -> int:
+        """How many new tasks are welcome now."""
+        return self.pool.room() if self.open else 0
+
+    def held(self) -> list[Held]:
+        """Everything whose end some master still waits for."""
+        return [*self.pool.held(), *self.outbox.held()]
+
+    def take(self, grants: Sequence[Grant]) -> None:
+        """Run these; or hand them back at once, where they came too late."""
+        if self.open:
+            self.pool.give(grants)
+        else:
+            self._release(grants)
+
+    def tidy(self, now: float) -> None:
+        """Hand back what has waited for a child for long: another worker may be free."""
+        if now >= self._tidy_at:
+            self._tidy_at = now + LONGEST_WAIT
+            self._release(self.pool.recall(LONGEST_WAIT))
+
+    def stop(self) -> None:
+        """No new tasks from now on."""
+        self.stopping = True
+        self._release(self.pool.recall())
+
+    def obey(self, orders: Orders) -> None:
+        """Do what the master wants. `drain` is its wish as it stands: without it, work goes on."""
+        for task_id in orders.cancel:
+            self.pool.cancel(task_id)
+        if orders.drain and not self.drained:
+            self._release(self.pool.recall())
+        self.drained = orders.drain
+
+    def _release(self, grants: Sequence[Grant]) -> None:
+        for grant in grants:
+            self._settled(Settlement(grant.id, grant.attempt, Outcome.RELEASED, _NOT_BEGUN))
+
+    def _settled(self, settlement: Settlement) -> None:
+        self.outbox.add(settlement, self._loop.time())
+        self._ring()
+
+
+_NOT_BEGUN = encode_failure(Failure("stopped", "the worker handed it back before a child had begun it"))

@@ -1,0 +1,184 @@
+"""Protocol "qdist": what a worker and a master say to each other on one link.
+
+    worker                               master
+      ── hello: token, held ───────────────>
+      <── welcome: lease, heartbeat ────────
+      ── report: ended tasks ──┐ one write  >   one transaction: settle, then grant
+      ── lease: room in pool ──┘            >
+      <── reported: stale, orders ──────────
+      <── granted: tasks, orders ───────────      (a lease is parked until there is work)
+
+One report is under way at a time and takes along all that has gathered meanwhile; an empty one is the heartbeat. One
+lease is always parked, for nothing but orders (`count` 0) while the pool is full.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from qdistd.address import Address
+from qdistd.errors import QdistError
+from qdistd.model import Settlement
+from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Report, Reported, Welcome
+from qdistd.wire.link import Link
+from qdistd.wire.network import Network
+from qdistd.worker.hands import Hands
+from qdistd.worker.outbox import fitting
+from qdistd.worker.settings import Settings
+
+GREETING = 5.0
+"""Seconds a master may take to open a connection, and as many to answer `Hello`."""
+
+GOODBYE = 2.0
+"""Seconds it may take to answer `Bye`, and as many for the connection to end."""
+
+
+class MasterSource:
+    """Makes the conversations with qdist masters."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        token: bytes,
+        *,
+        network: Network,
+        hands: Hands,
+        randbytes: Callable[[int], bytes],
+        ring: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._token = token
+        self._network = network
+        self._hands = hands
+        self._randbytes = randbytes
+        self._ring = ring
+
+    def recover(self) -> None:
+        """See `Source.recover`. The outbox has it all."""
+
+    async def greet(self, address: Address) -> "MasterConversation":
+        """See `Source.greet`."""
+        settings = self._settings()
+        link = await Link.open(
+            self._network, address, settings.key.secret, deadline=GREETING, randbytes=self._randbytes
+        )
+        try:
+            welcome = await link.call(self._hello(settings), GREETING)
+        except BaseException:
+            link.abort("the greeting failed")
+            raise
+        return MasterConversation(link, welcome, list(settings.queues), self._hands, self._ring)
+
+    def _hello(self, settings: Settings) -> Hello:
+        return Hello(
+            kind="worker",
+            name=settings.name,
+            host=settings.host,
+            pid=settings.pid,
+            token=self._token,
+            queues=list(settings.queues),
+            processes=settings.pool.processes,
+            held=self._hands.held(),
+        )
+
+
+class MasterConversation:
+    """See `Conversation`."""
+
+    def __init__(self, link: Link, welcome: Welcome, queues: list[str], hands: Hands, ring: Callable[[], None]) -> None:
+        self.closed = link.closed
+        self._link = link
+        self._welcome = welcome
+        self._queues = queues
+        self._hands = hands
+        self._ring = ring
+        self._calls: dict[asyncio.Future[Any], Callable[[Any], None]] = {}
+        """What was asked, and who hears the answer."""
+        self._reporting = False
+        self._reported_at = asyncio.get_running_loop().time()
+        self._parked: Lease | None = None
+
+    def turn(self, now: float) -> float:
+        """See `Conversation.turn`."""
+        self._hear()
+        self._hands.tidy(now)
+        self._report(now)
+        self._lease()
+        return float("inf") if self._reporting else self._reported_at + self._welcome.heartbeat
+
+    def over(self) -> None:
+        """See `Conversation.over`."""
+        self._hear()
+
+    async def farewell(self, *, clean: bool) -> None:
+        """Say bye: what is still leased is free at once. Not `clean`: the lease goes on, for our next incarnation."""
+        if not clean:
+            self._link.abort("the worker stops with results unsent")
+            return
+        with contextlib.suppress(QdistError):
+            await self._link.call(Bye(), GOODBYE)
+        self._link.close()
+        await asyncio.wait([self.closed], timeout=GOODBYE)
+
+    def abort(self, reason: str) -> None:
+        """See `Conversation.abort`: a reset, so that the lease goes on until the next hello."""
+        self._link.abort(reason)
+
+    def drop(self) -> None:
+        """See `Conversation.drop`."""
+        self._link.close()
+
+    def _hear(self) -> None:
+        for answer in [answer for answer in self._calls if answer.done()]:
+            heard = self._calls.pop(answer)
+            error = answer.exception()
+            if error is None:
+                heard(answer.result())
+            elif isinstance(error, QdistError):
+                self._link.abort(f"the master refused: {error}")
+            else:
+                raise error
+
+    def _report(self, now: float) -> None:
+        if self._reporting:
+            return
+        batch = self._hands.outbox.batch()
+        if not batch and now < self._reported_at + self._welcome.heartbeat:
+            return
+        self._reporting = True
+        self._reported_at = now
+        limit = self._welcome.result
+        self._ask(Report([fitting(item, limit) for item in batch]), partial(self._reported, batch))
+
+    def _reported(self, batch: list[Settlement], reported: Reported) -> None:
+        self._reporting = False
+        self._hands.outbox.settle(batch, reported.stale)
+        self._hands.obey(reported.orders)
+
+    def _lease(self) -> None:
+        """Ask for tasks unless that has been asked. A parked lease is not made larger: what it missed is asked next."""
+        wanted = min(self._hands.wanted(), LARGEST_BATCH)
+        parked = self._parked
+        if parked is None or (parked.count > 0) != (wanted > 0):
+            self._parked = Lease(self._queues, wanted, LONGEST_POLL)
+            self._ask(self._parked, partial(self._granted, self._parked))
+
+    def _granted(self, lease: Lease, granted: Granted) -> None:
+        if lease is self._parked:
+            self._parked = None
+        self._hands.obey(granted.orders)
+        if granted.grants:
+            self._hands.take(granted.grants)
+
+    def _ask(self, question: msgspec.Struct, heard: Callable[[Any], None]) -> None:
+        answer = self._link.call(question)
+        self._calls[answer] = heard
+        answer.add_done_callback(self._answered)
+
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        answer.exception()  # for the next turn to hear; where there is none any more, nobody needs to
+        self._ring()

@@ -1,0 +1,54 @@
+"""What a worker runs by: the values of `worker.toml` that matter here, and who it is."""
+
+import os
+
+import msgspec
+
+from qdistd.address import Address
+from qdistd.config import WorkerConfig
+from qdistd.pool import PoolSettings
+from qdistd.wire.keyring import Key
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All of it can be reloaded, but `name`, `host`, `pid` and `plain_task`."""
+
+    name: str
+    host: str
+    masters: tuple[Address, ...]
+    key: Key
+    queues: tuple[str, ...]
+    pool: PoolSettings
+    pid: int = 0
+    plain_task: str = ""
+    """The task to run on what a plain BaseManager server hands out; empty: the masters speak qdist."""
+
+    @classmethod
+    def of(cls, config: WorkerConfig, key: Key, host: str) -> "Settings":
+        """The settings of an instance on `host`, as its configuration says. `key`: what `config.key` holds."""
+        return cls(
+            name=f"{config.instance}@{host}",
+            host=host,
+            masters=config.masters,
+            key=key,
+            queues=config.queues,
+            pool=_pool_settings(config),
+            pid=os.getpid(),
+            plain_task=config.compat.task if config.protocol == "queue" else "",
+        )
+
+    @property
+    def introduction(self) -> tuple[object, ...]:
+        """What a master was told of us, or reached by: a change of it takes a new connection."""
+        return self.masters, self.key, self.queues, self.pool.processes
+
+
+def _pool_settings(config: WorkerConfig) -> PoolSettings:
+    return PoolSettings(
+        processes=config.processes or os.cpu_count() or 1,
+        modules=config.tasks,
+        path=tuple(map(str, config.path)),
+        timeout=config.limits.timeout,
+        memory=config.limits.memory,
+        result=config.limits.result,
+    )

@@ -1,0 +1,174 @@
+"""The worker: one loop that asks for tasks, feeds the pool, reports, and obeys.
+
+    master <── Conversation ──> Hands ──> Pool ──> children
+      ^  connection after connection │
+      └── Connector                  └──> Outbox ──> Spool
+
+Whatever happens rings a bell; the loop wakes, takes one turn and sleeps again. Nothing in it waits for the network,
+for a task or for a user's code, and no fault of the network ends it. A connection that breaks takes nothing with it:
+the tasks run on, their results wait, and the next hello names them all.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+
+from qdistd.model import IdMaker
+from qdistd.wire.network import Network
+from qdistd.worker.connector import Connector
+from qdistd.worker.hands import Hands, MakePool
+from qdistd.worker.master_source import MasterSource
+from qdistd.worker.outbox import Outbox
+from qdistd.worker.queue_source import PlainOutbox, QueueSource
+from qdistd.worker.settings import Settings
+from qdistd.worker.source import Conversation, Source
+from qdistd.worker.spool import Spool
+
+TOKEN_BYTES = 16
+"""Of the secret name of this incarnation: nobody guesses it, and no other one ever has it."""
+
+LONGEST_NAP = 60.0
+"""Seconds between two turns of the loop at most, even when nothing is due."""
+
+LAST_REPORTS = 5.0
+"""Seconds for the last results to reach a master that is there; what has not stays in the spool."""
+
+
+class Worker:
+    """One worker instance. `start`, then `work` until `stop`.
+
+    `pool` makes the pool of child processes: `qdistd.pool.Pool` with everything filled in but settings, done, room.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        network: Network,
+        pool: MakePool,
+        spool: Spool,
+        wall: Callable[[], float],
+        rng: random.Random,
+        log: logging.Logger,
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._bell = asyncio.Event()
+        self._deadline = float("inf")
+        """Loop time at which the present stage of the end is over."""
+        self._conversation: Conversation | None = None
+        token = rng.randbytes(TOKEN_BYTES)
+        self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, token, log)
+        self._hands = Hands(pool, settings.pool, self._outbox, self._bell.set)
+        self._source = self._make_source(network, token, IdMaker(wall, rng.randbytes), rng)
+        self._connector = Connector(lambda: self._settings.masters, self._source.greet, rng, log)
+
+    def _make_source(self, network: Network, token: bytes, new_id: IdMaker, rng: random.Random) -> Source:
+        def settings() -> Settings:
+            return self._settings
+
+        hands, ring = self._hands, self._bell.set
+        if self._settings.plain_task:
+            spool, log = self._spool, self._log
+            return QueueSource(settings, network=network, hands=hands, spool=spool, new_id=new_id, ring=ring, log=log)
+        return MasterSource(settings, token, network=network, hands=hands, randbytes=rng.randbytes, ring=ring)
+
+    async def start(self) -> None:
+        """Return when the children stand. No master is needed for that."""
+        await self._hands.pool.start()
+        self._source.recover()
+
+    async def work(self) -> None:
+        """Work until `stop`; return when everything is settled, or safe in the spool."""
+        courier = asyncio.ensure_future(self._keep_connected())
+        courier.add_done_callback(lambda _: self._bell.set())
+        try:
+            await self._turns(courier, lambda: self._hands.stopping)
+            self._hands.stop()
+            await self._turns(courier, lambda: not self._hands.pool.held())
+            await self._hands.pool.close()
+            self._deadline = self._loop.time() + LAST_REPORTS
+            await self._turns(courier, self._delivered)
+            courier.cancel()
+            await self._part()
+        finally:
+            courier.cancel()
+            if self._conversation is not None:
+                self._conversation.drop()
+            self._spool.close()
+
+    def stop(self, drain_seconds: float) -> None:
+        """Begin to end: running tasks have so many seconds, the rest goes back. A second call hurries."""
+        now = self._loop.time()
+        self._deadline = now if self._hands.stopping else now + drain_seconds
+        self._hands.stopping = True
+        self._bell.set()
+
+    def reload(self, settings: Settings) -> None:
+        """Go on with other settings, and with the tasks' code as it is now. What runs is left alone.
+
+        Where a master must hear of it, we connect anew.
+        """
+        before, self._settings = self._settings, settings
+        self._hands.pool.resize(settings.pool)
+        if settings.introduction != before.introduction:
+            self._connector.hurry()
+            if self._conversation is not None:
+                self._conversation.abort("connecting anew with other settings")
+        self._bell.set()
+
+    def status(self) -> str:
+        """One line for `systemctl status`."""
+        running = self._hands.pool.running()
+        queued = len(self._hands.pool.held()) - running
+        drain = "" if self._hands.open else "draining: "
+        return f"{drain}{running} running, {queued} queued, {self._connector.status()}, {len(self._outbox)} unsent"
+
+    async def _turns(self, courier: "asyncio.Future[None]", over: Callable[[], bool]) -> None:
+        """Take turns until `over`, or until the deadline."""
+        due = self._turn()
+        while not over() and self._loop.time() < self._deadline:
+            if courier.done():
+                courier.result()  # it never returns: this raises what ended it
+            await self._bell_or(due)
+            due = self._turn()
+
+    def _turn(self) -> float:
+        """Do all there is to do, without waiting; the loop time by which there will be more, bell or not."""
+        now = self._loop.time()
+        conversation = self._conversation
+        if conversation is None or self._outbox.due() <= now:
+            self._outbox.keep(now)
+        due = min(self._outbox.due(), self._deadline, now + LONGEST_NAP)
+        return due if conversation is None else min(due, conversation.turn(now))
+
+    async def _bell_or(self, due: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._bell.wait()
+        self._bell.clear()
+
+    async def _keep_connected(self) -> None:
+        """One conversation after the other, for ever."""
+        while True:
+            conversation = self._conversation = await self._connector.connect()
+            self._bell.set()
+            await asyncio.wait([conversation.closed])
+            self._conversation = None
+            conversation.over()
+            self._connector.lost(conversation.closed.result())
+            self._bell.set()
+
+    def _delivered(self) -> bool:
+        return not self._outbox or self._conversation is None
+
+    async def _part(self) -> None:
+        """What no master has goes to the disk; then leave the one that is there."""
+        self._outbox.keep(self._loop.time())
+        if self._conversation is not None:
+            await self._conversation.farewell(clean=not self._outbox)
+            self._conversation = None
