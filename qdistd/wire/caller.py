@@ -8,7 +8,7 @@ from qdistd.address import Address
 from qdistd.errors import Malformed, QdistError, TooLarge, Unavailable, WrongKey
 from qdistd.wire.channel import Channel
 from qdistd.wire.handshake import LONGEST, Digest, RandomBytes, greet
-from qdistd.wire.network import Network
+from qdistd.wire.network import Network, why
 
 OPEN_DEADLINE = 5.0
 """Seconds for connecting and the handshake together."""
@@ -96,7 +96,7 @@ async def dial(network: Network, address: Address, factory: Callable[[], C], dea
     except TimeoutError:
         raise Unavailable(f"{address}: no answer within {deadline:g} s") from None
     except OSError as error:
-        raise Unavailable(f"{address}: {error.strerror or error}") from error
+        raise Unavailable(f"{address}: {why(error)}") from error
     finally:
         if caller and not _is_ready(caller.opened):
             caller.abort("not opened")

@@ -10,7 +10,7 @@ import asyncio
 
 from qdistd.errors import Malformed, TooLarge, WrongKey
 from qdistd.wire.frames import FrameReader, framed
-from qdistd.wire.network import reset_on_close, tcp_socket
+from qdistd.wire.network import reset_on_close, tcp_socket, why
 
 JOIN = 256 * 1024
 """Bytes that are joined before they are written without waiting for the end of this turn of the loop."""
@@ -62,7 +62,7 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the transport: nothing comes or goes any more."""
         self._over = True
-        self.reason = self.reason or (str(error) if error else ENDED)
+        self.reason = self.reason or (why(error) if error else ENDED)
         self._ended()
 
     def pause_writing(self) -> None:

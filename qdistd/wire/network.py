@@ -116,6 +116,12 @@ class _Listener:
             Path(self.address.path).unlink(missing_ok=True)
 
 
+def why(error: Exception) -> str:
+    """What went wrong, in the system's words: `Connection refused`."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or str(error)
+
+
 def tcp_socket(transport: asyncio.BaseTransport) -> socket.socket | None:
     """The socket under a transport, where it is one of TCP: only those take the options below."""
     sock: socket.socket | None = transport.get_extra_info("socket")

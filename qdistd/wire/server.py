@@ -216,7 +216,7 @@ class Peer(Channel):
         if self._tcp and not self._is_native:
             acknowledge_at_once(self._tcp)
         super().data_received(data)
-        if self._halted and self._reader.held > self._limits.stock:
+        if self._halted and not self._is_native and self._reader.held > self._limits.stock:
             log.warning("%s sends stock requests without waiting for answers", self.address)
             self.abort()
 
@@ -224,12 +224,14 @@ class Peer(Channel):
         """Called by the transport: a peer that does not read its answers is not heard either."""
         super().pause_writing()
         if self._is_native:
+            self._halted = True
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Called by the transport."""
         super().resume_writing()
-        if not self._over:
+        if self._is_native and not self._over:
+            self._go_on()
             self._transport.resume_reading()
 
     def _ended(self) -> None:
@@ -278,6 +280,10 @@ class Peer(Channel):
 
     def _stock_answer(self, body: bytes) -> None:
         self._write(body)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Hear the next frame, which may be here already; not from within: the answer to that one would nest."""
         self._halted = False
         if self._reader.held:
             self._loop.call_soon(self._pump)
