@@ -45,7 +45,7 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     return encode_value((args, kwargs))
 
 
-def decode_call(payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def decode_call(payload: bytes | bytearray) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What `encode_call` was given. Malformed where the bytes are no call."""
     call = decode_value(payload)
     if type(call) is not tuple or len(call) != 2 or type(call[0]) is not tuple or type(call[1]) is not dict:
@@ -65,7 +65,7 @@ def encode_value(value: object, limit: int = 0) -> bytes:
     return file.getvalue()
 
 
-def decode_value(data: bytes) -> Any:
+def decode_value(data: bytes | bytearray) -> Any:
     """What `encode_value` was given. Malformed where the bytes are something else."""
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()

@@ -1,0 +1,74 @@
+"""The child's ends of the pipes."""
+
+import os
+import select
+import sys
+from typing import NamedTuple
+
+from qdistd.child.frames import READ_SIZE, RESULT, TASK, TICKET, Setup
+from qdistd.model import Outcome
+
+
+class Assignment(NamedTuple):
+    """One task whose ticket we hold."""
+
+    ticket: int
+    name: str
+    payload: bytearray
+
+
+class Conveyor:
+    """Takes tasks from the pool and puts results to it. The pool must have made `tickets` non-blocking."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._tasks, self._tickets, self._results = setup.tasks, setup.tickets, setup.results
+        self._arrival = select.poll()
+        self._arrival.register(self._tickets, select.POLLIN)
+        self._ahead = bytearray()
+        self._at = 0
+
+    def take(self) -> Assignment | None:
+        """The next task, as soon as there is one; None when the pool wants no more of us."""
+        ticket = self._take_ticket()
+        while ticket:
+            assignment = self._next_task()
+            if assignment.ticket == ticket:
+                return assignment
+        return None
+
+    def put(
+        self, ticket: int, outcome: Outcome, value: bytes, started: float, wall: float, cpu: float, rss: int
+    ) -> None:
+        """Write one result, at once."""
+        rest = memoryview(RESULT.pack(len(value), outcome, ticket, started, wall, cpu, rss) + value)
+        while rest:
+            rest = rest[os.write(self._results, rest) :]
+
+    def _take_ticket(self) -> int:
+        """The next ticket; 0 at the end. The pool may take it back while we wait, hence no blocking read."""
+        while True:
+            try:
+                data = os.read(self._tickets, TICKET.size)
+            except BlockingIOError:
+                self._arrival.poll()
+                continue
+            return int.from_bytes(data, sys.byteorder)
+
+    def _next_task(self) -> Assignment:
+        self._read_ahead(TASK.size)
+        length, name_length, ticket = TASK.unpack_from(self._ahead, self._at)
+        self._read_ahead(TASK.size + length)
+        name_at = self._at + TASK.size
+        payload_at = name_at + name_length
+        self._at = name_at + length
+        return Assignment(ticket, self._ahead[name_at:payload_at].decode(), self._ahead[payload_at : self._at])
+
+    def _read_ahead(self, size: int) -> None:
+        """Have at least `size` bytes of what comes next. EOFError when the pool is gone."""
+        while len(self._ahead) - self._at < size:
+            del self._ahead[: self._at]
+            self._at = 0
+            data = os.read(self._tasks, READ_SIZE)
+            if not data:
+                raise EOFError("the pool has closed the tasks in the middle of one")
+            self._ahead += data

@@ -1,0 +1,50 @@
+"""What goes over the pipes between the pool and a child: fixed heads in native byte order, then bytes.
+
+Both ends are the same machine and the same version, so there is nothing to negotiate.
+"""
+
+import struct
+
+import msgspec
+
+TASK = struct.Struct("=IHQ")
+"""Length of all that follows the head; length of the name at its beginning; ticket. The payload is the rest."""
+
+TICKET = struct.Struct("=Q")
+"""The number of a task, counted from 1 by the pool for each child. Small enough to be read and written whole."""
+
+RESULT = struct.Struct("=IBQdddQ")
+"""Length of the value; `Outcome`; ticket; started (wall clock), wall and cpu in seconds; rss in KiB."""
+
+READY = 0
+"""The ticket of the first result, which says that the child stands. Its value is an encoded `Ready`."""
+
+READ_SIZE = 1 << 16
+"""Bytes asked of a pipe at once: what it holds by default (pipe(7))."""
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """How a child is to be: its descriptors, where its tasks are and what it may use."""
+
+    tasks: int
+    tickets: int
+    results: int
+    life: int
+    modules: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    """Directories that are searched for the modules first."""
+    memory: int = 0
+    """Bytes of private memory; 0: no limit of ours."""
+    result: int = 0
+    """Bytes of an encoded result; 0: no limit."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The child stands. `broken`: the modules it could not import, and why."""
+
+    broken: dict[str, str]
+
+
+def task_frame(ticket: int, name: bytes, payload: bytes) -> bytes:
+    """One task on its way to the child."""
+    return TASK.pack(len(name) + len(payload), len(name), ticket) + name + payload

@@ -1,0 +1,101 @@
+"""A child from its first to its last instruction."""
+
+import contextlib
+import faulthandler
+import fcntl
+import io
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from qdistd.child.catalog import Catalog
+from qdistd.child.conveyor import Conveyor
+from qdistd.child.frames import READY, Ready, Setup
+from qdistd.child.runner import Runner
+from qdistd.model import Outcome
+
+WORTH_WEIGHING = 0.001
+"""Seconds. A shorter task cannot have had children of its own or grown much, and is not asked about them."""
+
+RATHER_US = "500"
+"""What the kernel adds (of 1000) when it chooses whom to kill for memory: a child before the worker."""
+
+
+def main(text: str) -> None:
+    """Be a child. `text` is a `Setup` as JSON."""
+    setup = msgspec.json.decode(text, type=Setup)
+    del sys.argv[1:]  # they are ours, and a user's module may look at them
+    _bind_to(setup.life)
+    _keep_to_ourselves(setup)
+    _prepare_process(setup.memory)
+    sys.path[:0] = setup.path
+    catalog = Catalog(setup.modules)
+    conveyor = Conveyor(setup)
+    conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, 0, 0)
+    _work(conveyor, Runner(catalog, setup.result))
+
+
+def _work(conveyor: Conveyor, runner: Runner) -> None:
+    process, scale = os.getpid(), Scale()
+    while task := conveyor.take():
+        started, begin, cpu = time.time(), time.perf_counter(), time.process_time()
+        outcome, value = runner.run(task.name, task.payload)
+        if os.getpid() != process:
+            os._exit(0)  # the task has forked and its copy came back too: the original speaks for both
+        wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        if wall > WORTH_WEIGHING:
+            cpu += scale.weigh()
+        conveyor.put(task.ticket, outcome, value, started, wall, cpu, scale.rss)
+
+
+class Scale:
+    """Asks the kernel what this process has used."""
+
+    def __init__(self) -> None:
+        self.rss = 0
+        """Peak memory of this process, KiB."""
+        self._children = 0.0
+        self.weigh()
+
+    def weigh(self) -> float:
+        """Seconds of processor time of ended children of ours since the last time."""
+        self.rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before, self._children = self._children, usage.ru_utime + usage.ru_stime
+        return self._children - before
+
+
+def _bind_to(life: int) -> None:
+    """Have the kernel kill our process group when the worker's end of `life` closes, however it came to that.
+
+    PR_SET_PDEATHSIG would do so for this process alone, and forget the programs that its tasks have started.
+    """
+    fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _keep_to_ourselves(setup: Setup) -> None:
+    for descriptor in (setup.tasks, setup.tickets, setup.results, setup.life):
+        os.set_inheritable(descriptor, False)
+
+
+def _prepare_process(memory: int) -> None:
+    faulthandler.enable()  # a segmentation fault shows in the log where it was
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # so that lines of several children do not mix
+    if memory:
+        # Private writable memory: unlike RLIMIT_AS it leaves mapped files and reserved addresses alone.
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with contextlib.suppress(OSError):  # a container may not let us: nothing depends on it
+        Path("/proc/self/comm").write_text("qdist-child")
+        Path("/proc/self/oom_score_adj").write_text(RATHER_US)

@@ -1,0 +1,78 @@
+"""How a child died, and what that means for the task that it ran."""
+
+import os
+import signal
+from typing import NamedTuple
+
+from qdistd.model import Failure, Outcome
+
+
+class Death(NamedTuple):
+    """What the kernel says of a child that has ended. `status` as `subprocess.Popen.returncode` has it."""
+
+    status: int
+    cpu: float
+    """Seconds of processor time from its birth, with its own children."""
+    rss: int
+    """Peak memory, KiB."""
+
+    @property
+    def words(self) -> str:
+        """What happened, to go on from "the child …"."""
+        if self.status >= 0:
+            return f"ended by itself with exit status {self.status}"
+        return f"was killed by signal {-self.status} ({signal_name(-self.status)}){_HINTS.get(-self.status, '')}"
+
+
+class Verdict(NamedTuple):
+    """How an attempt ended without a result."""
+
+    outcome: Outcome
+    failure: Failure
+
+
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: ": by somebody, or by the kernel because memory ran out",
+    signal.SIGSEGV: ": a fault in code written in C, or no memory left",
+    signal.SIGXCPU: ": over its limit of processor time",
+}
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, e.g. SIGSEGV."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
+def reap(pid: int) -> Death:
+    """Take note of a process that has ended. It must be a child of ours that nobody has waited for."""
+    _, status, usage = os.wait4(pid, 0)
+    return Death(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+
+
+def crash(name: str, death: Death) -> Verdict:
+    """The child died under the task, and not by our hand."""
+    kind = "exit" if death.status >= 0 else "signal"
+    return Verdict(
+        Outcome.CRASHED,
+        Failure(kind, f"the child that ran {name} {death.words}", number=abs(death.status)),
+    )
+
+
+def overrun(name: str, limit: float) -> Verdict:
+    """The task had its time."""
+    return Verdict(
+        Outcome.FAILED, Failure("timeout", f"{name} ran longer than its limit of {limit:g} seconds and was killed")
+    )
+
+
+def cancelled(name: str) -> Verdict:
+    """Somebody wanted it to end."""
+    return Verdict(Outcome.CANCELLED, Failure("cancelled", f"{name} was cancelled"))
+
+
+def stopped(name: str, why: str) -> Verdict:
+    """The task goes back unharmed."""
+    return Verdict(Outcome.RELEASED, Failure("stopped", f"{name} was handed back: {why}"))

@@ -1,0 +1,66 @@
+"""Reading results from a pipe without ever waiting for its writer."""
+
+import os
+
+from qdistd.child.frames import READ_SIZE, RESULT
+
+SLACK = 1 << 17
+"""Bytes by which a failure, with its traceback, may be larger than any result."""
+
+MOST_BYTES = 1 << 32
+"""What the head of a result can announce at most: the limit where there is none."""
+
+
+Frame = tuple[int, int, float, float, float, int, bytes]
+"""One result: outcome, ticket, started, wall, cpu, rss, value. Plain tuples, as there are many."""
+
+
+class Garbled(Exception):
+    """What came is no result: a task has written into a pipe that is not its own."""
+
+
+class Inlet:
+    """`limit`: bytes of a result; 0: any."""
+
+    def __init__(self, descriptor: int, limit: int) -> None:
+        self.ended = False
+        """Whether the writer has closed its end."""
+        self._descriptor = descriptor
+        self._limit = limit + SLACK if limit else MOST_BYTES
+        self._unread = bytearray()
+
+    def read(self) -> list[Frame]:
+        """The results that are complete after one mouthful. Garbled where they make no sense."""
+        self._fill()
+        return self._frames()
+
+    def read_all(self) -> list[Frame]:
+        """All results that are there. For a writer that is dead: a living one may write for ever."""
+        while self._fill():
+            pass
+        return self._frames()
+
+    def _fill(self) -> bool:
+        try:
+            data = os.read(self._descriptor, READ_SIZE)
+        except BlockingIOError:
+            return False
+        self.ended = not data
+        self._unread += data
+        return bool(data)
+
+    def _frames(self) -> list[Frame]:
+        frames: list[Frame] = []
+        at, size = 0, len(self._unread)
+        while size - at >= RESULT.size:
+            length, outcome, ticket, started, wall, cpu, rss = RESULT.unpack_from(self._unread, at)
+            if length > self._limit:
+                raise Garbled(f"a result of {length} bytes was announced; the limit is {self._limit}")
+            start, at_next = at + RESULT.size, at + RESULT.size + length
+            if at_next > size:
+                break
+            value = bytes(self._unread[start:at_next])
+            frames.append((outcome, ticket, started, wall, cpu, rss, value))
+            at = at_next
+        del self._unread[:at]
+        return frames

@@ -1,0 +1,286 @@
+"""One child, as the pool sees it: what it has before it, what it has begun, and how it ends.
+
+    give ────tasks, tickets───> child ──results──> read
+    recall <─┘ the tickets that it has not taken
+
+Of all that was given and is not settled, the oldest is the one that runs: the head.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import struct
+from typing import NamedTuple
+
+import msgspec
+
+from qdistd.call import encode_failure
+from qdistd.child.frames import READY, TICKET, Ready, task_frame
+from qdistd.model import Grant, Outcome, Settlement
+from qdistd.pool.deaths import Death, Verdict, cancelled, crash, overrun, reap, stopped
+from qdistd.pool.inlet import Frame, Garbled, Inlet
+from qdistd.pool.outlet import Outlet
+from qdistd.pool.pace import AHEAD, ALONE, MOST
+from qdistd.pool.settings import PoolSettings
+from qdistd.pool.spawn import Spawned
+
+LONG = 0.05
+"""Seconds that a task may run before those behind it go to other children."""
+
+GRACE = 2.0
+"""Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
+
+NEVER = float("inf")
+
+_OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED)
+"""What a child can say of a task."""
+
+
+Given = tuple[Grant, float]
+"""A task in a child, and how long it was expected to take."""
+
+Ended = tuple[str, Settlement]
+"""The name of a task, and how it ended."""
+
+
+class Burial(NamedTuple):
+    """What a dead child leaves: the tasks that ended, the last of them with it, and those that it had not begun."""
+
+    death: Death
+    ended: list[Ended]
+    grants: list[Grant]
+
+
+class ChildProcess:
+    """Nothing here waits. `now` is the time of the loop; all times are seconds."""
+
+    def __init__(self, spawned: Spawned, settings: PoolSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self.pid = spawned.process.pid
+        self.exited = spawned.exited
+        self.results = spawned.results
+        self.open = True
+        """Whether it may be given tasks."""
+        self.proven = False
+        """Whether it has ever ended a task."""
+        self.load = 0.0
+        """Seconds that what it has will take; `ALONE`: nothing may be added."""
+        self.kill_at = NEVER
+        self._spawned = spawned
+        self._timeout = settings.timeout
+        self._tasks = Outlet(spawned.tasks, loop)
+        self._tickets = Outlet(spawned.tickets, loop)
+        self._inlet = Inlet(spawned.results, settings.result)
+        self._given: dict[int, Given] = {}
+        self._last_ticket = READY
+        self._frames: list[bytes] = []
+        self._since = 0.0
+        """When the head began, as far as we know."""
+        self._verdicts: dict[int, Verdict] = {}
+        """How tasks end that are to die with the child, by ticket."""
+        self._retired = False
+        self._cpu = 0.0
+        """Processor time that its results account for."""
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def grants(self) -> list[Grant]:
+        """All it has, the head first."""
+        return [grant for grant, _ in self._given.values()]
+
+    def has(self, task_id: bytes) -> bool:
+        """Whether it has this task."""
+        return any(grant.id == task_id for grant, _ in self._given.values())
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more results can come."""
+        return self._inlet.ended
+
+    # --- giving and taking back
+
+    def fits(self, cost: float) -> bool:
+        """Whether one more task of this cost may be given now."""
+        return self.open and (not self._given or self.load + cost <= AHEAD) and len(self._given) < MOST
+
+    def room(self, quota: int) -> int:
+        """How many more tasks of the usual kind it should be given, where an idle child should have `quota`."""
+        return max(quota - len(self._given), 0) if self.open and self.load < ALONE else 0
+
+    def give(self, grant: Grant, cost: float, now: float) -> None:
+        """Have this run, after all that it has. Goes out with the next `flush`."""
+        if not self._given:
+            self._since = now
+        self._last_ticket += 1
+        self._given[self._last_ticket] = (grant, cost)
+        self._frames.append(task_frame(self._last_ticket, grant.name.encode(), grant.payload))
+        self.load += cost
+
+    def flush(self) -> None:
+        """Send what was given."""
+        if count := len(self._frames):
+            self._tasks.write(b"".join(self._frames))
+            self._frames.clear()
+            self._tickets.write(struct.pack(f"={count}Q", *range(self._last_ticket + 1 - count, self._last_ticket + 1)))
+
+    def recall(self) -> list[Grant]:
+        """Take back all that the child has not taken."""
+        tickets = b""
+        with contextlib.suppress(BlockingIOError):
+            tickets = os.read(self._spawned.tickets_back, MOST * TICKET.size)
+        tickets += self._tickets.retract()
+        grants = [self._given.pop(ticket)[0] for (ticket,) in TICKET.iter_unpack(tickets)]
+        self.load = sum(cost for _, cost in self._given.values())
+        return grants
+
+    # --- results
+
+    def read_ready(self) -> Ready | None:
+        """What the child has to say of itself, as soon as it stands."""
+        for frame in self._inlet.read():
+            self._cpu = frame[-3]
+            return msgspec.json.decode(frame[-1], type=Ready)
+        return None
+
+    def read(self, now: float) -> list[Ended]:
+        """The tasks that have ended. A child that writes nonsense is killed."""
+        try:
+            ended = [self._settle(frame) for frame in self._inlet.read()]
+        except Garbled:
+            self.kill()
+            return []
+        if ended:
+            self._since = now
+        if self._retired and not self._given:
+            self.kill_at = min(self.kill_at, now + GRACE)
+        return ended
+
+    def _settle(self, frame: Frame) -> Ended:
+        outcome, ticket, started, wall, cpu, rss, value = frame
+        if ticket not in self._given or outcome >= len(_OUTCOMES):
+            raise Garbled(f"a result of task {ticket}, which it does not have")
+        grant, cost = self._given.pop(ticket)
+        self.load = self.load - cost if self._given else 0.0
+        self.proven = True
+        self._cpu += cpu
+        settlement = Settlement(grant.id, grant.attempt, _OUTCOMES[outcome], value, started, wall, cpu, rss)
+        return grant.name, settlement
+
+    # --- what is due
+
+    def due(self) -> float:
+        """When it wants to be looked after next."""
+        if self._verdicts or not self._given:
+            return self.kill_at
+        due = min(self.kill_at, self._since + self._limit())
+        return min(due, self._since + LONG) if len(self._given) > 1 else due
+
+    def look_after(self, now: float) -> list[Grant]:
+        """Do what is due. The tasks that it had to give back, as the one before them takes long."""
+        if now >= self.kill_at:
+            self.kill()
+        elif self._given and not self._verdicts and now >= self._since + self._limit():
+            head = self._head()
+            self._verdicts[head] = overrun(self._given[head][0].name, self._limit())
+            self.kill()
+        elif len(self._given) > 1 and now >= self._since + LONG:
+            grants = self.recall()
+            self.load = ALONE
+            return grants
+        return []
+
+    def _head(self) -> int:
+        return next(iter(self._given))
+
+    def _limit(self) -> float:
+        return self._given[self._head()][0].timeout or self._timeout or NEVER
+
+    # --- the end
+
+    def cancel(self, task_id: bytes, now: float) -> None:
+        """Have a task that it has taken end, and the child with it."""
+        for ticket, (grant, _) in self._given.items():
+            if grant.id == task_id:
+                self._verdicts[ticket] = cancelled(grant.name)
+        if self._verdicts:
+            self.terminate(now)
+
+    def stop(self, now: float) -> None:
+        """Have it end now. What it has taken goes back; the rest must have been recalled."""
+        self.retire(now)
+        for ticket, (grant, _) in self._given.items():
+            self._verdicts.setdefault(ticket, stopped(grant.name, "the worker stops"))
+        if self._given:
+            self.terminate(now)
+
+    def retire(self, now: float) -> list[Grant]:
+        """Have it end as soon as it has done what it has taken. The tasks that it has not."""
+        grants = self.recall()
+        self.open = False
+        self._retired = True
+        self._tickets.close()
+        if not self._given:
+            self.kill_at = min(self.kill_at, now + GRACE)
+        return grants
+
+    def terminate(self, now: float) -> None:
+        """Ask it to end; what its tasks have started, too."""
+        self._signal(signal.SIGTERM)
+        self.kill_at = min(self.kill_at, now + GRACE)
+
+    def kill(self) -> None:
+        """End it, and what its tasks have started."""
+        self._signal(signal.SIGKILL)
+        self.kill_at = NEVER
+
+    def _signal(self, number: int) -> None:
+        self.open = False
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def bury(self, now: float, wall: float) -> Burial:
+        """The child is dead: end what it left running, take back what it had, and let go of everything."""
+        self.kill()
+        ended = self._last_results()
+        grants = self.recall()
+        death = reap(self.pid)
+        self._spawned.process.returncode = death.status
+        ended += [self._victim(ticket, death, now, wall) for ticket in self._given]
+        self._close()
+        return Burial(death, ended, grants)
+
+    def _last_results(self) -> list[Ended]:
+        try:
+            return [self._settle(frame) for frame in self._inlet.read_all()]
+        except Garbled:
+            return []
+
+    def _victim(self, ticket: int, death: Death, now: float, wall: float) -> Ended:
+        grant = self._given[ticket][0]
+        outcome, failure = self._verdict_on(ticket, grant.name, death)
+        seconds = now - self._since
+        settlement = Settlement(
+            *(grant.id, grant.attempt, outcome, encode_failure(failure)),
+            started=wall - seconds,
+            wall=seconds,
+            cpu=max(death.cpu - self._cpu, 0.0),
+            rss=death.rss,
+        )
+        return grant.name, settlement
+
+    def _verdict_on(self, ticket: int, name: str, death: Death) -> Verdict:
+        if ticket in self._verdicts:
+            return self._verdicts[ticket]
+        if self._verdicts:
+            return stopped(name, "its child had to be ended because of another task")
+        return crash(name, death)
+
+    def _close(self) -> None:
+        self._tasks.close()
+        self._tickets.close()
+        for descriptor in self._spawned.kept:
+            os.close(descriptor)

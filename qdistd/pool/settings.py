@@ -1,0 +1,20 @@
+"""What a pool is to be."""
+
+import msgspec
+
+
+class PoolSettings(msgspec.Struct, frozen=True):
+    """All of it can be changed while the pool works (`Pool.resize`)."""
+
+    processes: int
+    """How many children, at least 1."""
+    modules: tuple[str, ...]
+    """The modules whose functions may run here, in the order in which short names are looked up."""
+    path: tuple[str, ...] = ()
+    """Directories where Python looks for these modules first."""
+    timeout: float = 0.0
+    """Seconds that a task may run which brings no limit of its own; 0: for ever."""
+    memory: int = 0
+    """Bytes of private memory for each child; 0: no limit."""
+    result: int = 0
+    """Bytes of an encoded result; 0: no limit."""

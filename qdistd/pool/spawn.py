@@ -1,0 +1,87 @@
+"""Starts a child: a clean new program that inherits four pipes and nothing else of the worker.
+
+It is executed, not forked off: neither keys nor connections nor locks of the worker exist in its memory.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+import qdistd
+from qdistd.child.frames import Setup
+from qdistd.pool.settings import PoolSettings
+
+BOOT = "import sys; sys.path.append(sys.argv[1]); from qdistd.child.main import main; main(sys.argv[2])"
+"""Unlike `-m` this finds the qdistd that is running, from wherever that was imported."""
+
+HOME = str(Path(qdistd.__file__).parent.parent)
+
+STDERR = 2
+"""What a task prints goes where the log of the worker goes."""
+
+OURS = ("QDIST_KEY", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
+"""Variables, by their beginning, that are between the worker and its service manager."""
+
+
+class Spawned(NamedTuple):
+    """A process that was started, and our ends of its pipes. `tickets_back` is the child's own end of `tickets`."""
+
+    process: subprocess.Popen[bytes]
+    exited: int
+    """A pidfd: readable when the process has ended."""
+    tasks: int
+    tickets: int
+    tickets_back: int
+    results: int
+    life: int
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The descriptors that are to be closed when the process is gone; `life` before then kills it."""
+        return self.exited, self.tickets_back, self.results, self.life
+
+
+def spawn(settings: PoolSettings) -> Spawned:
+    """Start a child. OSError where the system has no more processes, memory or descriptors for us."""
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        tasks_end, tasks = _pipe(theirs, ours)
+        tickets_end, tickets = _pipe(ours, ours)
+        results, results_end = _pipe(ours, theirs)
+        life_end, life = _pipe(theirs, ours)
+        for descriptor in (tasks, tickets, tickets_end, results):
+            os.set_blocking(descriptor, False)
+        setup = Setup(
+            *(tasks_end, tickets_end, results_end, life_end),
+            modules=settings.modules,
+            path=settings.path,
+            memory=settings.memory,
+            result=settings.result,
+        )
+        process = _execute(setup)
+        exited = os.pidfd_open(process.pid)
+        ours.pop_all()
+        return Spawned(process, exited, tasks, tickets, tickets_end, results, life)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe, each end to be closed by its keeper."""
+    ends = os.pipe()
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
+
+
+def _execute(setup: Setup) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", BOOT, HOME, msgspec.json.encode(setup).decode()],
+        stdin=subprocess.DEVNULL,
+        stdout=STDERR,
+        pass_fds=(setup.tasks, setup.tickets, setup.results, setup.life),
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
+    )
