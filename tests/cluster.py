@@ -59,9 +59,8 @@ class Cluster:
         }
         write_toml(self.folder / "master.toml", common, self._master_tables, tables)
 
-    def add_worker(self, name: str, **tables: Mapping[str, Any]) -> Daemon:
-        """One more worker, not yet started."""
-        file = self.folder / f"{name}.toml"
+    def configure_worker(self, name: str, **tables: Mapping[str, Any]) -> Path:
+        """Write `NAME.toml` anew, with these tables over those that every worker of this cluster has."""
         common = {
             "worker": {
                 "masters": [self.address],
@@ -70,14 +69,20 @@ class Cluster:
                 "state": str(self.folder / "worker"),
             }
         }
+        file = self.folder / f"{name}.toml"
         write_toml(file, common, self._worker_tables, tables)
+        return file
+
+    def add_worker(self, name: str, **tables: Mapping[str, Any]) -> Daemon:
+        """One more worker, not yet started."""
+        file = self.configure_worker(name, **tables)
         worker = Daemon(name, self._command("worker", "-c", str(file), "--instance", name), self.folder)
         self.workers.append(worker)
         return worker
 
     def client(self, role: str = "submit", **options: Any) -> qdistd.Client:
         """A client of this master with the key of `role`."""
-        return qdistd.Client(self.address, key=self.keys[role].read_bytes(), **options)
+        return qdistd.Client(self.address, key=self.keys[role], **options)
 
     def close(self) -> None:
         """End whatever still runs."""

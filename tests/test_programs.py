@@ -1,5 +1,7 @@
 """`qdist-master` and `qdist-worker` as the processes that people and systemd start."""
 
+import os
+import select
 import socket
 import subprocess
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, make_key, reserve_port
 from conftest import NewCluster
-from daemons import clean_environ, python
+from daemons import DEADLINE, clean_environ, python
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -143,3 +145,54 @@ def test_a_socket_of_systemd_is_listened_on(new_cluster: NewCluster) -> None:
         cluster.master.command = ["bash", "-c", inherit, "bash", *cluster.master.command]
         cluster.master.start(pass_fds=[given.fileno()])
     assert b"#CHALLENGE#" in greeting(cluster.address)
+
+
+# -- the worker, and both together
+
+
+def test_ten_squares_come_back_from_real_workers(cluster: Cluster) -> None:
+    with cluster.client() as q:
+        tasks = [q.submit("square", number) for number in range(10)]
+        assert [task.result(timeout=20) for task in tasks] == [f"{n} * {n} = {n * n}" for n in range(10)]
+
+
+def test_a_worker_is_ready_without_a_master_and_finds_it_later(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(workers=1)
+    cluster.master.kill()
+    cluster.workers[0].stop()
+    cluster.workers[0].start()
+    cluster.master.start()
+    with cluster.client() as q:
+        assert q.submit("square", 7).result(timeout=20) == "7 * 7 = 49"
+
+
+def test_a_worker_that_is_told_to_stop_ends_with_0_and_leaves_no_child(cluster: Cluster) -> None:
+    worker = cluster.workers[0]
+    children = worker.children()
+    assert children
+    assert worker.stop() == 0
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_killed_worker_leaves_no_child(cluster: Cluster) -> None:
+    worker = cluster.workers[0]
+    children = [os.pidfd_open(pid) for pid in worker.children()]
+    assert children
+    worker.kill()
+    for pidfd in children:
+        assert select.select([pidfd], [], [], DEADLINE)[0], "a child outlived its worker"
+        os.close(pidfd)
+
+
+def test_a_worker_takes_its_settings_anew_on_reload(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(workers=1)
+    cluster.configure_worker("w1", worker={"queues": ["gpu"]})
+    assert "reload refused" not in cluster.workers[0].reload()
+    with cluster.client() as q:
+        assert q.options(queue="gpu").submit("square", 7).result(timeout=20) == "7 * 7 = 49"
+
+
+def test_a_worker_says_what_only_a_restart_can_change(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(workers=1)
+    cluster.configure_worker("w1", worker={"state": "/tmp/elsewhere"})
+    assert "reload refused: [worker] state cannot change" in cluster.workers[0].reload()

@@ -25,7 +25,7 @@ from qdistd.master.faces import Compat
 from qdistd.programs.command import SETTINGS, level_number, options_of, run_command, shared_options, valid
 from qdistd.programs.sockets import ServiceNetwork, handed_over
 from qdistd.protocol import Role
-from qdistd.store.sqlite import SqliteStore
+from qdistd.store import open_store
 from qdistd.wire.keyring import Key, Keyring
 from qdistd.wire.server import WireLimits
 
@@ -97,7 +97,7 @@ class MasterService:
         self._addresses: list[Address] = []
         loop = asyncio.get_running_loop()
         self._end: asyncio.Future[None] = loop.create_future()
-        self._store = SqliteStore(config.store.removeprefix("sqlite://"))
+        self._store = open_store(config.store)
         self._commits = ThreadCommits(loop)
         self._settings = settings_of(config)
         self._network = ServiceNetwork(handed_over(os.environ))
