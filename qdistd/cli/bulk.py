@@ -1,0 +1,212 @@
+"""`qdist submit --file`: a task for every line, as many as there are, and nothing of it lost silently.
+
+    file ──> checked to its end ──┐
+    pipe ─────────────────────────┴─> block of lines ──> submit ──> store ──> an id for each line, on the master's disk
+                                          │                │          │
+                                          └──wrong─────────┴─refused──┴──> FILE:LINE: why, on standard error
+
+Before more is waited for, all that was submitted is stored and told: a slow pipe is answered line by line, a file
+in blocks of some thousand tasks.
+"""
+
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from qdistd.cli.context import Connection, connected
+from qdistd.cli.exits import Exit
+from qdistd.cli.lines import Line, blocks, read_line
+from qdistd.cli.output import json_text
+from qdistd.cli.progress import progress
+from qdistd.cli.results import complain, write_end
+from qdistd.client.handle import Handle
+from qdistd.client.options import Choices
+from qdistd.errors import NotAllowed, Overloaded, QdistError, Refused, TaskFailed, Unavailable, WrongKey
+
+MOST_NAMED = 100
+"""Wrong lines of a file that are named: where there are more, it is another kind of file."""
+
+FAREWELL = 2.0
+"""Seconds that the master has after a Ctrl-C to acknowledge what it was sent, so that we can tell what it has."""
+
+FINAL = (WrongKey, NotAllowed, Overloaded, Unavailable)
+"""Refusals that are not about one line: all further ones would be refused as well."""
+
+
+def submit_file(path: Path, choices: Choices, *, wait: bool, as_json: bool) -> Exit:
+    """Submit every line of a file or of a pipe (`-`: standard input). The exit code is 1 where a line is left out."""
+    name = "<stdin>" if str(path) == "-" else str(path)
+    with _opened(path) as file:
+        total = _check(name, file) if file.seekable() else None
+        with connected(looking=False) as client:
+            with progress("submitting", total) as advance:
+                run = Import(client, name, choices, wait=wait, as_json=as_json, advance=advance)
+                run.submit(file)
+            if wait:
+                run.wait()
+    return run.code
+
+
+def _opened(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    return contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
+
+
+def _check(name: str, file: BinaryIO) -> int:
+    """Read the file to its end and go back. Its number of tasks; Refused, with the wrong lines named, if there are."""
+    start = file.tell()
+    tasks = wrong = 0
+    for number, text in _lines(file):
+        tasks += 1
+        try:
+            read_line(text)
+        except Refused as error:
+            wrong += 1
+            if wrong <= MOST_NAMED:
+                complain(error, f"{name}:{number}: ")
+    if wrong:
+        raise Refused(f"{wrong} of {tasks} lines of {name} are wrong, so nothing was submitted")
+    file.seek(start)
+    return tasks
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    for block in blocks(file):
+        yield from block
+
+
+class Import:
+    """One run over a file. `code`: what it comes to."""
+
+    def __init__(
+        self,
+        client: Connection,
+        name: str,
+        choices: Choices,
+        *,
+        wait: bool,
+        as_json: bool,
+        advance: Callable[[int], None],
+    ) -> None:
+        self.code = Exit.OK
+        self._client = client
+        self._name = name
+        self._key = choices.get("key", "")
+        chosen: Choices = {**choices, "key": "", "watch": wait}
+        self._submitter = client.options(**chosen)
+        self._as_json = as_json
+        self._advance = advance
+        self._handed: deque[tuple[int, Handle[Any]]] = deque()
+        self._stored = 0
+        self._last = 0
+        self._awaited: list[tuple[int, Handle[Any]]] | None = [] if wait else None
+
+    def submit(self, file: BinaryIO) -> None:
+        """Submit all lines and tell of each. What ends it early bears a note of what is submitted and what is not."""
+        try:
+            for block in blocks(file):
+                for number, text in block:
+                    self._hand_over(number, text)
+                self._settle()
+        except (KeyboardInterrupt, QdistError, OSError) as error:
+            self._wind_up(error)
+            raise
+
+    def wait(self) -> None:
+        """Print the result of every task, in the order of the lines."""
+        assert self._awaited is not None
+        with progress("waiting", len(self._awaited)) as advance:
+            for number, handle in self._awaited:
+                more = {"line": number} if self._as_json else {}
+                self.code = max(self.code, write_end(handle, self._as_json, where=self._place(number), **more))
+                advance(1)
+
+    def _hand_over(self, number: int, text: bytes) -> None:
+        try:
+            line = read_line(text)
+            handle = self._submit(number, line)
+        except FINAL:
+            raise
+        except Refused as error:
+            self._leave_out(number, error)
+        else:
+            self._handed.append((number, handle))
+        self._last = number
+
+    def _submit(self, number: int, line: Line) -> Handle[Any]:
+        choices = line.choices
+        if self._key and "key" not in choices:
+            choices = {**choices, "key": f"{self._key}:{number}"}
+        submitter = self._submitter.options(**choices) if choices else self._submitter
+        return submitter.submit(line.task, *line.args, **line.kwargs)
+
+    def _settle(self) -> None:
+        """Have the master acknowledge all that is handed over, and tell of it."""
+        try:
+            self._client.store()
+        except FINAL:
+            raise
+        except Refused:
+            pass  # said of every task by its own handle
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say of each line in turn what became of it, as far as that is known."""
+        told: list[str] = []
+        try:
+            while self._handed and _is_known(self._handed[0][1]):
+                self._tell_one(*self._handed.popleft(), told)
+        finally:
+            self._advance(len(told))
+            if told and self._awaited is None:
+                click.echo("\n".join(told))
+
+    def _tell_one(self, number: int, handle: Handle[Any], told: list[str]) -> None:
+        refusal = _refusal(handle)
+        if isinstance(refusal, FINAL):
+            raise refusal
+        if refusal is not None:
+            self._leave_out(number, refusal)
+            return
+        self._stored += 1
+        told.append(json_text({"line": number, "id": handle.id}) if self._as_json else handle.id)
+        if self._awaited is not None:
+            self._awaited.append((number, handle))
+
+    def _leave_out(self, number: int, error: QdistError) -> None:
+        self.code = Exit.FAILED
+        complain(error, self._place(number))
+
+    def _place(self, number: int) -> str:
+        return f"{self._name}:{number}: "
+
+    def _wind_up(self, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            with contextlib.suppress(QdistError, TimeoutError):
+                self._client.flush(FAREWELL)
+        with contextlib.suppress(QdistError, OSError):
+            self._tell()
+        error.add_note(self._summary())
+
+    def _summary(self) -> str:
+        unsure = [number for number, handle in self._handed if handle.task is not None]
+        stored = self._stored + len(self._handed) - len(unsure)
+        may = f"; lines {unsure[0]} to {unsure[-1]} may be too" if unsure else ""
+        return f"{stored} tasks are submitted{may}; of {self._name} nothing after line {self._last} is"
+
+
+def _is_known(handle: Handle[Any]) -> bool:
+    """Whether the master has answered for it."""
+    return handle.task is None or handle.done()
+
+
+def _refusal(handle: Handle[Any]) -> QdistError | None:
+    """Why the master did not take a task, if that is what happened."""
+    if handle.task is None:
+        return None
+    error = handle.exception()
+    return None if isinstance(error, TaskFailed) else error

@@ -1,0 +1,129 @@
+"""`qdist submit`: one task from the command line, or one for each line of a file.
+
+    TASK ARG…   ──> submit ──> flush ──> its id                       (--wait: its result)
+    --file      ──> bulk.submit_file
+
+What is printed is on the master's disk.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qdistd.cli.exits import Exit
+from qdistd.cli.words import duration, is_number, json_option, moment, pair
+from qdistd.errors import Unavailable
+
+if TYPE_CHECKING:
+    from qdistd.client.handle import Handle
+    from qdistd.client.options import Choices
+
+
+class TaskCommand(click.Command):
+    """A command with arguments of its own and the task's. Of what starts with a dash, numbers are the task's."""
+
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and refuse an option that does not exist unless `--` stands before it."""
+        exempt = len(args) - args.index("--") - 1 if "--" in args else 0
+        rest = super().parse_args(ctx, args)
+        words = [word for word in (ctx.params.get("task"), *ctx.params.get("arguments", ())) if word]
+        for word in words[: len(words) - exempt]:
+            if word.startswith("-") and len(word) > 1 and not is_number(word):
+                raise click.NoSuchOption(
+                    word, f"No such option: {word} (for an argument of the task write -- before it)", ctx=ctx
+                )
+        return rest
+
+
+@click.command("submit", cls=TaskCommand)
+@click.argument("task", required=False)
+@click.argument("arguments", metavar="[ARG]...", nargs=-1)
+@click.option("--kw", "pairs", type=pair, multiple=True, help="A keyword argument; may be repeated.")
+@click.option("--queue", help="The queue it waits in [default: default]")
+@click.option("--priority", type=click.IntRange(-1000, 1000), help="Lower runs first [default: 0]")
+@click.option("--delay", type=duration, help="How long after now it may run: 90s, 5m, 1h.")
+@click.option("--at", "run_at", type=moment, help="When it may run: 18:30, or 2026-11-24T18:30 with or without +01:00.")
+@click.option("--timeout", type=duration, help="How long one attempt may take [default: the worker's limit]")
+@click.option(
+    "--retries", type=click.IntRange(0, 1_000_000), help="How many more attempts a failure earns [default: 0]"
+)
+@click.option("--backoff", type=duration, help="Pause before the first retry; it doubles [default: 1s]")
+@click.option("--key", help="Idempotency key: the same key is the same task, however often it is submitted.")
+@click.option("--wait", is_flag=True, help="Wait for the result and print that.")
+@click.option(
+    "--file",
+    "source",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="A task on each line; - is standard input.",
+)
+@json_option
+def submit_command(
+    task: str | None,
+    arguments: tuple[str, ...],
+    pairs: tuple[tuple[str, Any], ...],
+    wait: bool,
+    source: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Submit TASK, and print its id once it is on the master's disk.
+
+    Each ARG is JSON where it parses (7, true, '[1, 2]', '"7"'), else a string.
+
+    \b
+      qdist submit square 7 --wait
+      qdist submit mail.send --kw to=ann@example.org --retries 5 --delay 10m
+      qdist submit --file tasks.jsonl
+
+    With --file every line is {"task": "square", "args": [7], "kwargs": {}, "queue": …, "key": …} or ["square", 7];
+    options of the command line hold for lines that have none of their own; with --key NAME line 3 has the key NAME:3,
+    so that submitting the same file again is harmless. A file is read to its end before anything is submitted: where
+    a line is wrong, all such lines are named and nothing is submitted. What comes through a pipe is submitted as it
+    arrives: wrong lines are named and left out.
+    """
+    choices: Choices = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]  # click's names are those of Choices
+    if source is not None:
+        return _submit_file(source, task, choices, wait, as_json)
+    if task is None:
+        raise click.UsageError("Missing argument 'TASK' (or --file).")
+    return _submit_one(task, arguments, dict(pairs), choices, wait, as_json)
+
+
+def _submit_file(source: Path, task: str | None, choices: "Choices", wait: bool, as_json: bool) -> int:
+    from qdistd.cli.bulk import submit_file
+
+    if task is not None:
+        raise click.UsageError(f"--file has its tasks in the file: what is {task!r} for?")
+    return submit_file(source, choices, wait=wait, as_json=as_json)
+
+
+def _submit_one(
+    task: str, arguments: tuple[str, ...], kwargs: dict[str, Any], choices: "Choices", wait: bool, as_json: bool
+) -> int:
+    from qdistd.cli.context import connected
+    from qdistd.cli.output import write_json
+    from qdistd.cli.results import write_end
+    from qdistd.cli.words import value_of
+
+    with connected(looking=False) as client:
+        chosen: Choices = {**choices, "watch": wait}
+        handle = client.options(**chosen).submit(task, *map(value_of, arguments), **kwargs)
+        try:
+            client.store()
+            if wait:
+                return write_end(handle, as_json)
+        except (KeyboardInterrupt, Unavailable, TimeoutError) as error:
+            error.add_note(fate_of(handle))
+            raise
+    write_json({"id": handle.id}) if as_json else click.echo(handle.id)
+    return Exit.OK
+
+
+def fate_of(handle: "Handle[Any]") -> str:
+    """What has become of a task whose submitter cannot wait any longer."""
+    if handle.task is None:
+        return f"the task is submitted and will run: qdist result {handle.id}"
+    return f"the master has not acknowledged the task: whether it has it tells qdist show {handle.id}"
