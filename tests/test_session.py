@@ -1,7 +1,6 @@
 """The session: everything submitted arrives once, everything finished is heard, whatever happens to the link."""
 
 import asyncio
-import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,14 +16,12 @@ from small_master import KEY, SmallMaster, small_master
 
 from qdistd import protocol as say
 from qdistd.address import Address
-from qdistd.client.connector import LONGEST_PAUSE, Connector
 from qdistd.client.outbox import Entry
 from qdistd.client.session import MOST_REQUESTS, Session
-from qdistd.errors import NotFound, Overloaded, QdistError, Refused, TooLarge, Unavailable, WrongKey
+from qdistd.errors import NotFound, Overloaded, QdistError, Refused, TooLarge, WrongKey
 from qdistd.model import IdMaker, Outcome, Result, Settlement, State, Task
 from qdistd.wire.link import Link
 from qdistd.wire.network import AsyncioNetwork
-from tests.simulation.world import World
 
 NOWHERE = Address("127.0.0.1", 1)
 """Nobody listens on port 1."""
@@ -383,45 +380,3 @@ def test_the_next_master_is_used_when_the_first_is_away() -> None:
             await task.end
 
     run(scenario)
-
-
-def test_unavailable_names_every_address_and_why() -> None:
-    async def scenario() -> None:
-        class Away(AsyncioNetwork):
-            async def connect(self, address: Address, factory: Any) -> Any:
-                tried.append(address)
-                raise ConnectionRefusedError(111, "Connection refused")
-
-        tried: list[Address] = []
-        addresses = [Address("one", 5000), Address(path="/run/qdist")]
-        connector = Connector(Away(), addresses, KEY, hello=say.Hello("client", "test"), rng=random.Random(1))
-        connecting = asyncio.ensure_future(connector.connect())
-        while len(tried) < 2:
-            await asyncio.sleep(0)
-        connecting.cancel()
-        assert str(connector.unavailable()) == (
-            "no master answers: one:5000 (Connection refused); unix:/run/qdist (Connection refused)"
-        )
-        assert isinstance(connector.unavailable(), Unavailable)
-
-    run(scenario)
-
-
-def test_pauses_between_rounds_grow_with_full_jitter_up_to_five_seconds() -> None:
-    world = World(seed=5)
-    times: list[float] = []
-
-    class Away(AsyncioNetwork):
-        async def connect(self, address: Address, factory: Any) -> Any:
-            times.append(world.now)
-            raise ConnectionRefusedError(111, "Connection refused")
-
-    connector = Connector(Away(), [NOWHERE], KEY, hello=say.Hello("client", "test"), rng=world.rng)
-    world.outside.start(connector.connect())
-    world.run_until(lambda: False, deadline=600.0)
-    pauses = [after - before for before, after in itertools.pairwise(times)]
-    assert times[0] == 0.0
-    assert all(pause <= 0.05 * 2**number for number, pause in enumerate(pauses))
-    assert max(pauses) <= LONGEST_PAUSE
-    late = pauses[10:]
-    assert 2.0 < sum(late) / len(late) < 3.0  # full jitter: half of the longest on average

@@ -10,13 +10,10 @@ The loop thread is woken only when the session says that it is `hungry`: in a st
 master move it. No thread waits longer than its own timeout, or than the client's timeout without a master.
 """
 
-import asyncio
 import concurrent.futures
-import contextlib
 import os
 import random
 import socket
-import sys
 import threading
 import time
 import weakref
@@ -26,7 +23,8 @@ from typing import Any, TypeVar
 from qdistd.address import Address
 from qdistd.client.outbox import Entry
 from qdistd.client.session import WORTH_SENDING, Session
-from qdistd.errors import QdistError, Refused, TooLarge, from_wire
+from qdistd.client.thread import SessionThread
+from qdistd.errors import Refused, TooLarge, from_wire
 from qdistd.protocol import Hello
 from qdistd.wire.network import AsyncioNetwork
 
@@ -51,7 +49,7 @@ LONG_NAP = 3600.0
 class Background:
     """Owns the thread. It ends with `close`, with the program, or when nobody holds it any more."""
 
-    def __init__(self, addresses: Sequence[Address], key: bytes, timeout: float | None) -> None:
+    def __init__(self, addresses: Sequence[Address], key: bytes, timeout: float) -> None:
         self.addresses = addresses
         self.timeout = timeout
         self.lock = threading.Lock()
@@ -59,14 +57,10 @@ class Background:
         self._room = threading.Condition()
         self._blocked = 0
         self._pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
         self.session = _session(addresses, key, weakref.WeakMethod(self._acknowledged))
         self._waiting = self.session.outbox.waiting
-        self._thread = threading.Thread(
-            target=_serve, args=(self._loop, self.session), name="qdist client", daemon=True
-        )
-        self._thread.start()
-        self._finalizer = weakref.finalize(self, _leave, self._loop, self.session, self._thread, self._pid)
+        self._thread = SessionThread(self.session)
+        self._finalizer = weakref.finalize(self, self._thread.leave, min(FAREWELL, timeout))
 
     # -- handing over
 
@@ -83,29 +77,11 @@ class Background:
     def kick(self) -> None:
         """Have the loop look at the outbox."""
         self.session.hungry = False
-        self._soon(self.session.pump)
+        self._thread.soon(self.session.pump)
 
     def watch(self, entry: Entry) -> None:
         """Hear of the end of a task that was not watched from its submit on."""
-        self._soon(self.session.watch, entry)
-
-    def _soon(self, function: Callable[..., None], *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:  # the loop is closed
-            self.check()
-            raise
-
-    def post(self, make: Callable[[], Coroutine[Any, Any, T]]) -> "concurrent.futures.Future[T]":
-        """Run a coroutine in the loop."""
-        self.check()
-        coroutine = make()
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:  # the loop is closed
-            coroutine.close()
-            self.check()
-            raise
+        self._thread.soon(self.session.watch, entry)
 
     def check(self) -> None:
         """Refused where this client cannot be used: closed, broken, or inherited by a forked process."""
@@ -129,10 +105,14 @@ class Background:
 
     # -- waiting
 
+    def post(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        """Run a coroutine in the loop. Cancelled when the session is over."""
+        return self._thread.post(coroutine)
+
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float | None = None) -> T:
         """Run a coroutine in the loop and return its answer. Unavailable or TimeoutError when that takes too long."""
         patience = Patience([self], self.timeout if timeout is None else timeout, "the answer of the master")
-        future = self.post(make)
+        future = self.post(make())
         try:
             while not future.done():
                 concurrent.futures.wait([future], timeout=patience())
@@ -152,13 +132,11 @@ class Background:
     def check_may_wait(self) -> None:
         """Refused in the one thread that must not wait, because everybody else waits for it."""
         self.check()
-        if self._thread is threading.current_thread():
+        if self._thread.here():
             raise Refused("a callback must not wait for the master: hand the work to another thread")
 
     def gives_up_at(self) -> float:
         """The monotonic time from which waiting for a master is hopeless, as things are now."""
-        if self.timeout is None:
-            return float("inf")
         since = self.session.down_since
         return (time.monotonic() if since is None else since) + self.timeout
 
@@ -173,7 +151,7 @@ class Background:
         return len(self._waiting) + outbox.tasks >= MOST_UNACKNOWLEDGED or outbox.bytes >= MOST_BYTES
 
     def _wait_for_room(self) -> None:
-        if self._thread is threading.current_thread():
+        if self._thread.here():
             return  # a callback that submits: it must not wait, and what it adds is little
         patience = Patience([self], self.timeout, "the acknowledgement of earlier tasks")
         with self._room:
@@ -201,7 +179,7 @@ class Background:
         """End the connection and the thread. Whatever is not stored by now is dropped: flush first."""
         if self._pid == os.getpid():
             self._finalizer.detach()
-            _end(self._loop, self.session, self._thread)
+            self._thread.end()
 
 
 class Patience:
@@ -247,29 +225,3 @@ def _session(addresses: Sequence[Address], key: bytes, acknowledged: "weakref.We
         rng=random.Random(),  # noqa: S311 - jitter, and the tail of ids, which are no secret
         acknowledged=tell,
     )
-
-
-def _serve(loop: asyncio.AbstractEventLoop, session: Session) -> None:
-    with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(session.run())
-
-
-def _end(loop: asyncio.AbstractEventLoop, session: Session, thread: threading.Thread) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-        loop.call_soon_threadsafe(session.close)
-    if thread is not threading.current_thread():
-        thread.join(FAREWELL)
-
-
-def _leave(loop: asyncio.AbstractEventLoop, session: Session, thread: threading.Thread, pid: int) -> None:
-    """The program ends, or nobody holds the client any more."""
-    if pid != os.getpid() or not thread.is_alive():
-        return
-    if len(session.outbox) and thread is not threading.current_thread():
-        future = asyncio.run_coroutine_threadsafe(session.flush(), loop)
-        try:
-            future.result(FAREWELL)
-        except (QdistError, TimeoutError) as error:
-            lost = len(session.outbox)
-            sys.stderr.write(f"qdist: {lost} submitted tasks were not stored: {error or session.unavailable()}\n")
-    _end(loop, session, thread)

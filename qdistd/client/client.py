@@ -24,8 +24,9 @@ class Client(Submitter, Questions):
 
     `masters`: one address or several ("host:port", "unix:/path"), tried in this order. `key`: the key itself as
     bytes, or the path of its file. What is not given comes from the configuration: the file `config`, else
-    `$QDIST_MASTER`, `~/.config/qdist/client.toml`, `/etc/qdist/client.toml`. `timeout`: seconds that any call waits
-    for a master that does not answer, before it raises Unavailable.
+    `$QDIST_CONFIG`, `~/.config/qdist/client.toml` or `/etc/qdist/client.toml`; `$QDIST_MASTER` stands above its
+    addresses. `timeout`: seconds that any call waits for a master that does not answer, before it raises Unavailable.
+    Raises ConfigError (a Refused) for a configuration or a key file that cannot be used; it does not wait for a master.
 
     Any number of threads may use one client; a forked process makes its own. The connection is made and kept by a
     thread in the background and comes back by itself; what was on its way then is sent again.

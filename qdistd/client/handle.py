@@ -133,8 +133,7 @@ class Handle(Entry, Generic[R]):
 
     def tell(self, question: Any) -> None:
         """Say something about this task to the master, as soon as it has it, and do not wait for the answer."""
-        session = self._background.session
-        self._background.post(lambda: session.ask_about(self, question))
+        self._background.post(self._background.session.ask_about(self, question))
 
     def _ask(self, question: Any) -> Any:
         session = self._background.session
