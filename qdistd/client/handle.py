@@ -148,7 +148,10 @@ class Handle(Entry, Generic[R]):
     # -- for those who wait
 
     def add_watcher(self, watcher: Watcher) -> None:
-        """Have `watcher` called with this handle when the task ends, or now. It runs in the client's own thread."""
+        """Have `watcher` called with this handle when the task ends, or now.
+
+        It runs in the client's own thread, which everybody waits for: it must neither wait nor raise.
+        """
         self._background.check()
         with self._background.lock:
             ended = self._end is not None
