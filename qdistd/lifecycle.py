@@ -67,7 +67,7 @@ def _after_trouble(
     claim: Claim, outcome: Outcome, failures: int, crashes: int, losses: int, policy: Policy
 ) -> tuple[State, float]:
     """State after an attempt without a result, and the most seconds to wait (full jitter is drawn from it)."""
-    if claim.cancel or outcome == Outcome.CANCELLED:
+    if claim.cancel:
         return State.CANCELLED, 0.0
     if crashes >= policy.crashes or losses >= policy.losses:
         return State.QUARANTINED, 0.0

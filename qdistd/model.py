@@ -60,6 +60,7 @@ class Outcome(enum.IntEnum):
     LOST = 4
     """The worker vanished: only the master says so."""
     CANCELLED = 5
+    """The worker ended it by order: because somebody cancelled the task, or because the attempt was stale."""
 
     @property
     def word(self) -> str:

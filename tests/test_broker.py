@@ -170,6 +170,18 @@ def test_a_restarted_worker_neither_keeps_nor_steals_what_its_dead_past_held(hou
     assert house.settle(reborn, unsent, token=dead.row.token) == []
 
 
+def test_a_worker_that_returns_too_late_is_told_to_drop_what_was_given_away(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a", "slow")
+    (stale,) = house.lease(seat)
+    house.tick(LEASE)
+    (current,) = house.lease(house.hello("b", "fast"))
+    back = house.hello("a", "slow", held=(Held(stale.id, stale.attempt),))
+    assert back.cancel == [task]
+    assert house.settle(back, stale, Outcome.CANCELLED) == [task]
+    assert current.attempt == 2 and house.state(task) == State.LEASED
+
+
 def test_a_second_worker_of_the_same_name_leaves_the_leases_of_a_connected_one_alone(house: House) -> None:
     (task,) = house.submit()
     house.lease(house.hello("a", "w"))

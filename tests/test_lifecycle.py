@@ -52,7 +52,8 @@ def test_every_outcome_leads_where_the_table_allows(outcome: Outcome, cancel: in
         (Outcome.LOST, {"losses": 4}, State.QUARANTINED),
         (Outcome.RELEASED, {"retries": 0}, State.READY),
         (Outcome.RELEASED, {"cancel": 1}, State.CANCELLED),
-        (Outcome.CANCELLED, {}, State.CANCELLED),
+        (Outcome.CANCELLED, {"cancel": 1}, State.CANCELLED),
+        (Outcome.CANCELLED, {}, State.READY),
     ],
 )
 def test_an_attempt_ends_as_the_rules_say(outcome: Outcome, changes: dict[str, int], state: State) -> None:

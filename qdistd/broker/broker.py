@@ -126,13 +126,18 @@ class Broker:
     # -- workers
 
     def hello(self, row: WorkerRow, queues: list[str], processes: int, held: Sequence[Held]) -> Seat:
-        """A worker connects. What it should hold and does not comes back at once; so does what its dead past held."""
+        """A worker connects. What it should hold and does not comes back at once; so does what its dead past held.
+
+        What it holds and should not is stale, and better ended than run: it hears that as an order.
+        """
         seat = self._sit(row)
         seat.queues, seat.processes = queues, processes
         inhand = {(hold.id, hold.attempt) for hold in held}
         for old in self._seats.earlier(row):
             self._drop_claims(old, inhand, Outcome.LOST, "its worker died and was started again")
         self._drop_claims(seat, inhand, Outcome.RELEASED, "the worker never received it")
+        leased = {(claim.id, claim.attempt) for seat in self._seats for claim in seat.claims.values()}
+        seat.cancel = [task_id for task_id, attempt in inhand if (task_id, attempt) not in leased]
         return seat
 
     def sit(self, row: WorkerRow) -> Seat:

@@ -108,8 +108,8 @@ class Desk:
         guest.leave()
         for task_id in guest.watched:
             self._unwatch(task_id, guest)
-        seat = guest.seat
-        if seat is not None and self._workers.get(seat.row.token) is guest:
+        seat, guest.seat = guest.seat, None
+        if seat is not None:
             del self._workers[seat.row.token]
             self._do(lambda: self._broker.gone(seat, ended=clean))
             self._log.info("worker %s is gone%s", seat.row.name, "" if clean else "; its lease still runs")
@@ -137,17 +137,31 @@ class Desk:
 
     def _hello_worker(self, guest: Guest, number: int, hello: say.Hello) -> None:
         row = WorkerRow(hello.token, hello.name, hello.host, hello.pid)
+        self._unseat(hello.token)
 
         def seated(seat: Seat) -> None:
+            if guest.peer not in self._guests:
+                self._do(lambda: self._broker.gone(seat, ended=False))
+                return
+            self._unseat(hello.token)
             guest.seat = seat
-            former = self._workers.get(hello.token)
             self._workers[hello.token] = guest
-            if former is not None and former is not guest:
-                former.peer.abort()
             self._log.info("worker %s is here from %s", row.name, guest.peer.address)
             guest.peer.answer(number, self._welcome())
 
         self._put(guest, number, lambda: self._broker.hello(row, hello.queues, hello.processes, hello.held), seated)
+
+    def _unseat(self, token: bytes) -> None:
+        """The worker speaks on a new connection: its former one is a leftover, and must lease nothing any more.
+
+        What was leased to it and never arrived is not in the new `Hello`, and so goes back.
+        """
+        former = self._workers.pop(token, None)
+        if former is not None:
+            self._leave_lobby(former)
+            former.unpark_lease()
+            former.seat = None
+            former.peer.abort()
 
     def _welcome(self) -> say.Welcome:
         terms = self._terms()
@@ -239,12 +253,12 @@ class Desk:
         self._put(guest, number, lambda: self._broker.lease(seat, lease.queues, lease.count), answer, lease.count)
 
     def _park(self, guest: Guest, number: int, lease: say.Lease, parked: Parked | None) -> None:
-        if guest.peer not in self._guests:
+        if guest.seat is None or guest.peer not in self._guests:
             return
         guest.park_lease(number, parked, lease.seconds, lambda: self._answer_lease(guest))
         if parked is not None:
             self._lobby.park(parked)
-        if guest.grants or (guest.seat is not None and guest.seat.cancel):
+        if guest.grants or guest.seat.cancel:
             self._answer_lease(guest)
 
     def _answer_lease(self, guest: Guest) -> None:

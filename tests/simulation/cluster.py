@@ -90,7 +90,8 @@ class SimPool:
         self._done = done
         self._room = room
         self._waiting: list[Grant] = []
-        self._running: dict[bytes, tuple[Grant, Run, Any]] = {}
+        self._since: dict[Grant, float] = {}
+        self._running: dict[tuple[bytes, int], tuple[Grant, Run, Any]] = {}
 
     async def start(self) -> None:
         pass
@@ -100,6 +101,7 @@ class SimPool:
 
     def give(self, grants: Sequence[Grant]) -> None:
         self._waiting += grants
+        self._since |= dict.fromkeys(grants, self._process.world.now)
         self._feed()
 
     def held(self) -> list[Held]:
@@ -110,11 +112,22 @@ class SimPool:
         return len(self._running)
 
     def cancel(self, task_id: bytes) -> None:
-        raise NotImplementedError("no client of the simulation cancels")
+        ended = [grant for grant in self._waiting if grant.id == task_id]
+        self._waiting = [grant for grant in self._waiting if grant.id != task_id]
+        for key in [key for key in self._running if key[0] == task_id]:
+            grant, run, timer = self._running.pop(key)
+            timer.cancel()
+            run.ended = self._process.world.now
+            ended.append(grant)
+        for grant in ended:
+            self._done(Settlement(grant.id, grant.attempt, Outcome.CANCELLED, encode_failure(Failure("cancelled", ""))))
+        self._feed()
 
-    def recall(self) -> list[Grant]:
-        waiting, self._waiting = self._waiting, []
-        return waiting
+    def recall(self, patience: float = 0.0) -> list[Grant]:
+        latest = self._process.world.now - patience
+        recalled = [grant for grant in self._waiting if self._since[grant] <= latest]
+        self._waiting = [grant for grant in self._waiting if grant not in recalled]
+        return recalled
 
     def resize(self, settings: PoolSettings) -> None:
         self._size = settings.processes
@@ -129,16 +142,17 @@ class SimPool:
     def _feed(self) -> None:
         while self._waiting and len(self._running) < self._size:
             self._begin(self._waiting.pop(0))
+        self._since = {grant: self._since[grant] for grant in self._waiting}
 
     def _begin(self, grant: Grant) -> None:
         seconds, failing = grant.payload.decode().split()
         run = Run(self._process.name, grant.attempt, self._process.world.now)
         self._history.runs[grant.id].append(run)
         timer = self._process.call_later(float(seconds), self._end, grant, failing)
-        self._running[grant.id] = grant, run, timer
+        self._running[grant.id, grant.attempt] = grant, run, timer
 
     def _end(self, grant: Grant, failing: str) -> None:
-        _, run, _ = self._running.pop(grant.id)
+        _, run, _ = self._running.pop((grant.id, grant.attempt))
         run.ended = self._process.world.now
         fails = grant.attempt <= int(failing[1:])
         outcome = {"f": Outcome.FAILED, "c": Outcome.CRASHED}[failing[0]] if fails else Outcome.SUCCEEDED

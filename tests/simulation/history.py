@@ -93,6 +93,7 @@ def _run_anomalies(runs: list[Run], ending: Ending) -> list[tuple[str, str]]:
     ordered = sorted(runs, key=lambda run: run.began)
     for earlier, later in itertools.pairwise(ordered):
         overlap = earlier.ended is not None and earlier.ended > later.began
-        if overlap and ending.attempts.get(earlier.attempt) not in CAUSES_OF_OVERLAP:
-            found.append(("OVERLAP", f"attempts {earlier.attempt} and {later.attempt} ran at the same time"))
+        first, second = sorted((earlier.attempt, later.attempt))
+        if overlap and ending.attempts.get(first) not in CAUSES_OF_OVERLAP:
+            found.append(("OVERLAP", f"attempts {first} and {second} ran at the same time"))
     return found

@@ -8,6 +8,7 @@ ends its connections with FIN, which arrives like any other bytes, or not at all
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from qdistd.wire.network import USER_TIMEOUT
 from tests.simulation.world import Process, World
 
 FIN = b""
+
+RESEND = 0.1
+"""Seconds between two tries of TCP to get bytes through a partition."""
 
 
 class End(asyncio.Transport):
@@ -86,7 +90,8 @@ class Wire:
         self.net = net
         self.ends = End(self, client), End(self, server)
         self.ends[0].peer, self.ends[1].peer = self.ends[1], self.ends[0]
-        self._ready = {self.ends[0]: 0.0, self.ends[1]: 0.0}
+        self._ready = dict.fromkeys(self.ends, 0.0)
+        self._under_way: dict[End, deque[tuple[float, float, bytes]]] = {end: deque() for end in self.ends}
 
     def send(self, sender: End, data: bytes) -> None:
         """Put bytes on their way, sometimes in two pieces."""
@@ -97,19 +102,22 @@ class Wire:
             data = data[cut:]
         when = max(self._ready[sender], self.net.world.now + self.net.delay())
         self._ready[sender] = when
-        self.net.world.at(when, self._deliver, sender.peer, data, self.net.world.now)
+        self._under_way[sender].append((when, self.net.world.now, data))
+        self.net.world.at(when, self._pump, sender)
 
-    def _deliver(self, receiver: End, data: bytes, sent: float) -> None:
-        if receiver.broken or not receiver.process.alive:
-            return
-        if not self.net.cut(receiver.peer.process.name, receiver.process.name):
+    def _pump(self, sender: End) -> None:
+        """Deliver what is due, in its order. A partition holds back everything behind the first held piece."""
+        under_way, now = self._under_way[sender], self.net.world.now
+        receiver = sender.peer
+        while under_way and under_way[0][0] <= now and not receiver.broken:
+            if self.net.cut(sender.process.name, receiver.process.name):
+                if now - under_way[0][1] > USER_TIMEOUT / 1000:
+                    self.time_out()
+                else:
+                    self.net.world.at(now + RESEND, self._pump, sender)
+                return
+            _, _, data = under_way.popleft()
             receiver.process.call_soon(receiver.arrive, data)
-        elif self.net.world.now - sent > USER_TIMEOUT / 1000:
-            self.time_out()
-        else:
-            later = self.net.world.now + 0.1
-            self._ready[receiver.peer] = max(self._ready[receiver.peer], later)
-            self.net.world.at(later, self._deliver, receiver, data, sent)
 
     def send_reset(self, sender: End) -> None:
         """RST on its way; lost in a partition, where the other end finds out by itself."""

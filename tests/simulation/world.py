@@ -46,8 +46,7 @@ class Handle:
         if self.dead or not self._process.alive:
             return
         if self._process.frozen_until > self._process.world.now:
-            self._when = self._process.frozen_until
-            self._process.world.push(self)
+            self._process.backlog.append(self)
             return
         events._set_running_loop(self._process)
         try:
@@ -96,10 +95,17 @@ class Process(asyncio.AbstractEventLoop):
         self.alive = True
         self.tasks: list[asyncio.Task[Any]] = []
         self.frozen_until = 0.0
+        self.backlog: list[Handle] = []
 
     def start(self, main: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Begin a coroutine of this process."""
-        return self.create_task(main)
+        """Begin the main coroutine of this process. It must not fail."""
+        task: asyncio.Task[Any] = self.create_task(main)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.world.errors.append(f"{self.name} ended: {task.exception()!r}")
 
     def kill(self) -> None:
         """kill -9: not one instruction more."""
@@ -116,7 +122,15 @@ class Process(asyncio.AbstractEventLoop):
 
     def freeze(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT so much later: everything that is due meanwhile happens then, in its order."""
-        self.frozen_until = self.world.now + seconds
+        self.frozen_until = max(self.frozen_until, self.world.now + seconds)
+        self.world.at(self.frozen_until, self._thaw)
+
+    def _thaw(self) -> None:
+        if self.frozen_until > self.world.now:
+            return
+        backlog, self.backlog = self.backlog, []
+        for handle in backlog:
+            handle.run()
 
     # -- what asyncio asks of a loop
 
