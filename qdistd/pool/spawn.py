@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 
-import qdistd
 from qdistd.child.frames import Setup
 from qdistd.pool.settings import PoolSettings
 
 BOOT = "import sys; sys.path.append(sys.argv[1]); from qdistd.child.main import main; main(sys.argv[2])"
 """Unlike `-m` this finds the qdistd that is running, from wherever that was imported."""
 
-HOME = str(Path(qdistd.__file__).parent.parent)
+HOME = str(Path(__file__).parents[2])
 
 STDERR = 2
 """What a task prints goes where the log of the worker goes."""
