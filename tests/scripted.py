@@ -249,5 +249,6 @@ class Pool:
 
     async def close(self) -> None:
         self.closed = True
+        self.bell()
         for grant in list(self.tasks.values()):
             self.finish(grant, b"stopped", Outcome.RELEASED)

@@ -27,15 +27,18 @@ LOG = logging.getLogger("test.worker")
 
 
 class CountingNetwork(AsyncioNetwork):
-    """The real one; `tries` counts the connections that were asked for."""
+    """The real one; `tries` counts the connections that were asked for. `bug` is raised instead of connecting."""
 
     def __init__(self, bell: Bell) -> None:
         self.tries = 0
+        self.bug: Exception | None = None
         self._bell = bell
 
     async def connect(self, address: Address, factory: Callable[[], Any]) -> Any:
         self.tries += 1
         self._bell()
+        if self.bug:
+            raise self.bug
         return await super().connect(address, factory)
 
 
@@ -44,11 +47,12 @@ class Hasty(random.SystemRandom):
 
     def __init__(self) -> None:
         super().__init__()
+        self.share = 0.001
         self.ceilings: list[float] = []
 
     def uniform(self, a: float, b: float) -> float:
         self.ceilings.append(b)
-        return a + (b - a) / 1000
+        return a + (b - a) * self.share
 
 
 class LoudSpool(Spool):

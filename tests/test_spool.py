@@ -72,6 +72,11 @@ def test_a_taken_task_stays_until_it_is_dropped(path: Path) -> None:
     assert Spool(path, LOG).taken() == grants[1:]
 
 
+def test_what_was_written_is_on_the_disk_and_not_in_a_cache(path: Path) -> None:
+    (level,) = Spool(path, LOG)._db.execute("PRAGMA synchronous").fetchone()
+    assert level == 2  # FULL: an fsync for every transaction
+
+
 def test_nobody_else_may_read_it(path: Path) -> None:
     Spool(path, LOG)
     for file in (path, path.with_name("spool.db-wal")):

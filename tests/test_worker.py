@@ -260,3 +260,12 @@ async def test_a_bug_ends_the_worker_instead_of_leaving_it_silent(stage: Stage) 
     stage.pool._room()
     with pytest.raises(Broken):
         await stage.ended()
+
+
+@on_stage(Stage)
+async def test_a_bug_on_the_way_to_a_master_ends_the_worker_too(stage: Stage) -> None:
+    address = await stage.master.start()
+    stage.network.bug = ZeroDivisionError()
+    await stage.begin(address)
+    with pytest.raises(ZeroDivisionError):
+        await stage.ended()

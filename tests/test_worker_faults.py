@@ -89,6 +89,7 @@ async def test_the_second_master_is_taken_when_the_first_does_not_answer(stage: 
 @on_stage(Stage)
 async def test_a_wrong_key_is_one_error_and_a_reload_with_the_right_one_connects_at_once(stage: Stage) -> None:
     address = await stage.master.start()
+    stage.rng.share = 1000.0  # nobody waits for the next try
     await stage.begin(address, key=Key(b"x" * 32, frozenset({Role.WORK})))
     await stage.until(lambda: stage.lines(logging.ERROR))
     (line,) = stage.lines()
@@ -191,3 +192,19 @@ async def test_a_stale_result_is_dropped_with_a_line_and_not_sent_again(stage: S
     await stage.until(lambda: any("does not want the end of attempt 1" in line for line in stage.lines()))
     assert stage.worker.status().endswith("0 unsent")
     assert len(stage.master.settled) == 1
+
+
+@on_stage(Stage)
+async def test_a_result_that_a_stopping_worker_cannot_deliver_keeps_its_lease_for_the_next_one(stage: Stage) -> None:
+    await stage.running(1)
+    address = stage.address
+    stage.master.silent = {"report"}
+    stage.pool.finish(grant(1))
+    stage.worker.stop(0.0)
+    await stage.until(lambda: stage.pool.closed)
+    await stage.end()
+    await stage.until(lambda: stage.master.ends)
+    assert (stage.master.byes, stage.master.ends) == (0, [False])
+    stage.master.silent = set()
+    await stage.begin(address)
+    await stage.until(lambda: stage.ends() == [(1, Outcome.SUCCEEDED)])
