@@ -198,3 +198,8 @@ def find_in_memory(half: str, other_half: str) -> bool:
                 memory.seek(start)
                 found = found or bool(wanted.search(memory.read(end - start)))
     return found
+
+
+def find_secret(secret: str, half: str, other_half: str) -> bool:
+    """The same, where it does."""
+    return find_in_memory(half, other_half)
