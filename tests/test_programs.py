@@ -12,9 +12,10 @@ from conftest import NewCluster
 from daemons import DEADLINE, clean_environ, python
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     command = python("-m", "qdistd", *arguments)
-    return subprocess.run(command, env=clean_environ(), capture_output=True, text=True, timeout=20, check=False)
+    environment = {**clean_environ(), **environ}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
 
 
 def greeting(address: str) -> bytes:
@@ -57,6 +58,13 @@ def test_check_reads_the_keys_too(tmp_path: Path) -> None:
     (tmp_path / "work.key").chmod(0o600)
     valid = run("worker", "-c", str(file), "--check")
     assert (valid.returncode, valid.stdout) == (0, f"{file} is valid\n")
+
+
+def test_check_leaves_keys_alone_that_systemd_hides_from_reload_commands(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text("[worker]\n")
+    checked = run("worker", "-c", str(file), "--check", CREDENTIALS_DIRECTORY=str(tmp_path / "hidden"))
+    assert (checked.returncode, checked.stdout) == (0, f"{file} is valid (its keys are hidden here)\n")
 
 
 def test_a_worker_takes_its_instance_as_a_word_or_an_option_but_not_two(tmp_path: Path) -> None:

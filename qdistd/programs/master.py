@@ -22,7 +22,7 @@ from qdistd.errors import Refused, Unavailable
 from qdistd.master import Host, Master, MasterSettings
 from qdistd.master.commits import ThreadCommits
 from qdistd.master.faces import Compat
-from qdistd.programs.command import SETTINGS, level_number, options_of, run_command, shared_options, valid
+from qdistd.programs.command import SETTINGS, level_number, only_check, options_of, run_command, shared_options
 from qdistd.programs.sockets import ServiceNetwork, handed_over
 from qdistd.protocol import Role
 from qdistd.store import open_store
@@ -53,9 +53,9 @@ def main(arguments: Sequence[str]) -> int:
 def _command(file: Path | None, check: bool, address_file: Path | None, **given: Any) -> Exit:
     """The manager daemon: keeps tasks and results, and hands tasks out to workers."""
     config = load_master(file)
-    settings_of(config)  # reads the keys: what is wrong with them is said before anything starts
     if check:
-        return valid(file or Path("/etc/qdist/master.toml"))
+        return only_check(file or Path("/etc/qdist/master.toml"), lambda: settings_of(config))
+    settings_of(config)  # reads the keys: what is wrong with them is said before anything starts
     options = options_of(PROGRAM, config.log.level, given)
     place = address_file and address_file.absolute()
     return run(options, lambda: MasterService(file, config, place))

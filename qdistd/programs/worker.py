@@ -15,7 +15,7 @@ from qdistd.config import DEFAULT_INSTANCE, WorkerConfig, load_worker, own_key
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused
 from qdistd.pool import Pool
-from qdistd.programs.command import SETTINGS, level_number, options_of, run_command, shared_options, valid
+from qdistd.programs.command import SETTINGS, level_number, only_check, options_of, run_command, shared_options
 from qdistd.protocol import Role
 from qdistd.wire.keyring import Key
 from qdistd.wire.network import AsyncioNetwork
@@ -44,9 +44,9 @@ def _command(instance: str | None, named: str | None, file: Path | None, check: 
         raise click.UsageError(f"two names for one instance: {instance} and {named}")
     name = instance or named or DEFAULT_INSTANCE
     config = load_worker(file, name)
-    settings_of(config)  # reads the key: what is wrong with it is said before anything starts
     if check:
-        return valid(file or Path("/etc/qdist/worker.toml"))
+        return only_check(file or Path("/etc/qdist/worker.toml"), lambda: settings_of(config))
+    settings_of(config)  # reads the key: what is wrong with it is said before anything starts
     options = options_of(f"{PROGRAM}@{name}", config.log.level, given)
     return run(options, lambda: WorkerService(file, config))
 
