@@ -193,8 +193,8 @@ class Import:
         error.add_note(self._summary())
 
     def _summary(self) -> str:
-        unsure = [number for number, handle in self._handed if handle.task is not None]
-        stored = self._stored + len(self._handed) - len(unsure)
+        unsure = [number for number, handle in self._handed if not _is_known(handle)]
+        stored = self._stored + sum(_is_known(handle) and not _refusal(handle) for _, handle in self._handed)
         may = f"; lines {unsure[0]} to {unsure[-1]} may be too" if unsure else ""
         return f"{stored} tasks are submitted{may}; of {self._name} nothing after line {self._last} is"
 
@@ -206,7 +206,5 @@ def _is_known(handle: Handle[Any]) -> bool:
 
 def _refusal(handle: Handle[Any]) -> QdistError | None:
     """Why the master did not take a task, if that is what happened."""
-    if handle.task is None:
-        return None
-    error = handle.exception()
+    error = handle.exception() if handle.done() else None
     return None if isinstance(error, TaskFailed) else error

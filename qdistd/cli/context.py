@@ -16,7 +16,7 @@ LOOKING = 5.0
 """Seconds a question to a master waits for one to answer: a person looks on, and a restart takes less."""
 
 SOON = 2.0
-"""Seconds after which a person who waits for a master to take something is told so."""
+"""Seconds after which a person who waits for a master is told so."""
 
 
 class Connection(Client):

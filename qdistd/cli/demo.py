@@ -58,14 +58,15 @@ def demo_command(wishes: Wishes, private: bool) -> None:
 
 def _configured(wishes: Wishes) -> "Client | None":
     """A client of the configured master, if there is one and it answers."""
-    from qdistd.cli.context import connected
+    from qdistd.cli.context import SOON, connected
     from qdistd.config import main_file
+    from qdistd.protocol import Status
 
     if not (wishes.config or MASTER_VARIABLE in os.environ or os.path.lexists(main_file("client", None))):
         return None
     try:
         client = connected(looking=True)
-        client.status()
+        client.ask(Status(), SOON)
     except (QdistError, TimeoutError) as error:
         if wishes.config:
             raise

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -24,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `qdist` with these arguments (None: those of the process) and return its exit code."""
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         return _complete(instruction)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # the shell's >&-
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - stays open, as the one it stands for
+    given = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -40,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: list[str]) -> int:
-    with qdist.make_context(PROGRAM, arguments) as context:
+def _run(arguments: Sequence[str]) -> int:
+    with qdist.make_context(PROGRAM, list(arguments)) as context:
         code = qdist.invoke(context)
         return code if isinstance(code, int) else Exit.OK
 

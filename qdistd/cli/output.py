@@ -118,15 +118,16 @@ def when(moment: float) -> str:
 
 
 def _relative(seconds: float) -> str:
-    if abs(seconds) < SECOND:
+    whole = round(seconds)
+    if whole == 0:
         return "now"
-    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+    return f"in {span(whole)}" if whole > 0 else f"{span(-whole)} ago"
 
 
 def span(seconds: float) -> str:
     """A length of time in its two largest units: "3 min 20 s", "2 d 4 h"; "12 ms" below a second."""
     if seconds < SECOND:
-        return f"{seconds * 1000:.3g} ms"
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
     if seconds < MINUTE:
         return f"{seconds:.3g} s"
     rest, parts = round(seconds), []

@@ -126,4 +126,4 @@ def fate_of(handle: "Handle[Any]") -> str:
     """What has become of a task whose submitter cannot wait any longer."""
     if handle.task is None:
         return f"the task is submitted and will run: qdist result {handle.id}"
-    return f"the master has not acknowledged the task: whether it has it tells qdist show {handle.id}"
+    return f"it has not acknowledged the task, and may have it or not: qdist show {handle.id}"
