@@ -5,6 +5,7 @@ commits' duration, and the pool, whose "children" are timers that write down wha
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import tempfile
@@ -58,6 +59,8 @@ class Plan:
     span: float = 60.0
     """Virtual seconds over which tasks and faults are spread."""
     kinds: tuple[str, ...] = ("master", "worker", "client", "partition", "one-way", "reset", "jump", "freeze")
+    longest_cut: float = 2 * LEASE
+    """Virtual seconds a partition or a freeze lasts at most."""
     troubled: bool = True
     """Whether some tasks fail, crash their child, or take longer than a lease."""
 
@@ -91,7 +94,8 @@ class SimPool:
         self._room = room
         self._waiting: list[Grant] = []
         self._since: dict[Grant, float] = {}
-        self._running: dict[tuple[bytes, int], tuple[Grant, Run, Any]] = {}
+        self._running: dict[int, tuple[Grant, Run, Any]] = {}
+        self._begun = itertools.count()
 
     async def start(self) -> None:
         pass
@@ -114,8 +118,8 @@ class SimPool:
     def cancel(self, task_id: bytes) -> None:
         ended = [grant for grant in self._waiting if grant.id == task_id]
         self._waiting = [grant for grant in self._waiting if grant.id != task_id]
-        for key in [key for key in self._running if key[0] == task_id]:
-            grant, run, timer = self._running.pop(key)
+        for number in [number for number, (grant, _, _) in self._running.items() if grant.id == task_id]:
+            grant, run, timer = self._running.pop(number)
             timer.cancel()
             run.ended = self._process.world.now
             ended.append(grant)
@@ -148,11 +152,12 @@ class SimPool:
         seconds, failing = grant.payload.decode().split()
         run = Run(self._process.name, grant.attempt, self._process.world.now)
         self._history.runs[grant.id].append(run)
-        timer = self._process.call_later(float(seconds), self._end, grant, failing)
-        self._running[grant.id, grant.attempt] = grant, run, timer
+        number = next(self._begun)
+        timer = self._process.call_later(float(seconds), self._end, number, failing)
+        self._running[number] = grant, run, timer
 
-    def _end(self, grant: Grant, failing: str) -> None:
-        _, run, _ = self._running.pop((grant.id, grant.attempt))
+    def _end(self, number: int, failing: str) -> None:
+        grant, run, _ = self._running.pop(number)
         run.ended = self._process.world.now
         fails = grant.attempt <= int(failing[1:])
         outcome = {"f": Outcome.FAILED, "c": Outcome.CRASHED}[failing[0]] if fails else Outcome.SUCCEEDED
@@ -216,9 +221,7 @@ class Cluster:
 
         async def main() -> None:
             master = Master(
-                MasterSettings(
-                    (ADDRESS,), Keyring([KEY]), broker=BrokerSettings(lease=LEASE), heartbeat=HEARTBEAT
-                ),
+                MasterSettings((ADDRESS,), Keyring([KEY]), broker=BrokerSettings(lease=LEASE), heartbeat=HEARTBEAT),
                 store=self.store,
                 network=self.net.of(process),
                 loop=process,
@@ -269,9 +272,7 @@ class Cluster:
 
         async def main() -> None:
             hello = Hello("client", name)
-            session = Session(
-                self.net.of(process), [ADDRESS], KEY.secret, hello=hello, wall=self.wall, rng=self.rng()
-            )
+            session = Session(self.net.of(process), [ADDRESS], KEY.secret, hello=hello, wall=self.wall, rng=self.rng())
             self._bug("session", session)
             running = asyncio.ensure_future(session.run())
             for _ in range(self.plan.tasks):
@@ -340,18 +341,24 @@ class Cluster:
         elif kind in ("partition", "one-way"):
             pair = ("master", other) if rng.random() < 0.5 else (other, "master")
             self.net.partition(*pair, both=kind == "partition")
-            self.world.at(self.world.now + rng.uniform(0.5, 2 * LEASE), self.net.heal)
+            self.world.at(self.world.now + rng.uniform(0.5, self.plan.longest_cut), self.net.heal)
         elif kind == "reset":
             self.net.reset_all(other)
         elif kind == "jump":
             self._jump += rng.choice([-DAY, DAY])
         else:
-            self._processes[rng.choice(["master", other])].freeze(rng.uniform(0.5, 2 * LEASE))
+            self._processes[rng.choice(["master", other])].freeze(rng.uniform(0.5, self.plan.longest_cut))
 
     # -- a run
 
     def run(self) -> list[str]:
         """Start everything, strike, heal, wait for the end; the anomalies."""
+        try:
+            return self._run()
+        finally:
+            self._close()
+
+    def _run(self) -> list[str]:
         self.start_master()
         for number in range(self.plan.workers):
             self.start_worker(f"w{number}")
@@ -364,9 +371,7 @@ class Cluster:
         self.world.run_until(lambda: False, end)
         self.world.run_until(self._quiet, end + SETTLE_TIME)
         self._write_down_final()
-        found = anomalies(self.history) + [f"ERROR {error}" for error in self.world.errors]
-        self._close()
-        return found
+        return anomalies(self.history) + [f"ERROR {error}" for error in self.world.errors]
 
     def _close(self) -> None:
         for process in self.world.processes:

@@ -17,6 +17,13 @@ from asyncio import events
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+AT_ONCE = 50_000
+"""Callbacks at one moment of virtual time: far more than a thawed process has to catch up with."""
+
+
+MOST_FINALLYS = 5
+"""`finally` clauses that wait, one inside the other, in a coroutine that is buried."""
+
 
 class Handle:
     """A callback that will run, unless it is cancelled or its process is killed."""
@@ -38,6 +45,9 @@ class Handle:
 
     def cancelled(self) -> bool:
         return self.dead
+
+    def __repr__(self) -> str:
+        return f"{self._process.name}: {self._callback}"
 
     def when(self) -> float:
         return self._when
@@ -62,6 +72,8 @@ class World:
         self.now = 0.0
         self.rng = random.Random(seed)
         self.errors: list[str] = []
+        self.spinning = False
+        self._at_once = 0
         self.processes: list[Process] = []
         self._heap: list[tuple[float, int, Handle]] = []
         self._count = itertools.count()
@@ -75,10 +87,18 @@ class World:
         heapq.heappush(self._heap, (handle.when(), next(self._count), handle))
         return handle
 
+    def _notice_spinning(self, when: float, handle: Handle) -> None:
+        """A process that does things for ever at one moment would burn a processor, and time would stand still."""
+        self._at_once = 0 if when > self.now else self._at_once + 1
+        if self._at_once > AT_ONCE:
+            self.spinning = True
+            self.errors.append(f"SPINNING at {self.now}: {handle}")
+
     def run_until(self, done: Callable[[], bool], deadline: float) -> None:
         """Let time pass until `done` or until `deadline`."""
-        while not done() and self._heap and self._heap[0][0] <= deadline:
+        while not (done() or self.spinning) and self._heap and self._heap[0][0] <= deadline:
             when, _, handle = heapq.heappop(self._heap)
+            self._notice_spinning(when, handle)
             self.now = max(self.now, when)
             handle.run()
         if not done():
@@ -115,9 +135,9 @@ class Process(asyncio.AbstractEventLoop):
         """Close what a killed process left behind, so that no `finally` of it runs later, in another world."""
         self.alive = False
         events._set_running_loop(self)
-        for task in self.tasks:
+        for coroutine in [task.get_coro() for task in self.tasks] * MOST_FINALLYS:
             with contextlib.suppress(RuntimeError):  # it waits in a `finally`: there is nothing left to wait for
-                task.get_coro().close()  # type: ignore[union-attr] # it is a coroutine: `create_task` took no other
+                coroutine.close()  # type: ignore[union-attr] # it is a coroutine: `create_task` took no other
         events._set_running_loop(None)
 
     def freeze(self, seconds: float) -> None:
