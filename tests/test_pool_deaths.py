@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import select
 import signal
 
@@ -39,7 +40,7 @@ async def test_a_task_that_kills_its_child_has_crashed_and_the_next_one_runs(
     side.pool.give([killer, behind])
     failure = await side.failure(killer, Outcome.CRASHED)
     assert (failure.kind, failure.number) == (kind, number)
-    assert failure.message.startswith(f"the child that ran {name} ")
+    assert failure.message.startswith((f"the child that ran {name} ", f"{name} wrote into pipes"))
     assert await side.result(behind) == 3
 
 
@@ -107,6 +108,20 @@ async def test_a_crowd_of_killers_does_not_stop_the_rest(side: Poolside) -> None
         await side.failure(grant, Outcome.CRASHED)
     for number, grant in enumerate(others):
         assert await side.result(grant) == number
+
+
+@at_the_pool(processes=3)
+async def test_under_a_hail_of_kills_every_task_is_settled_once(side: Poolside) -> None:
+    dice, kills = random.Random(7), 30
+    grants = [side.grant("nap", dice.choice([0.0, 0.0, 0.0, 0.001, 0.01])) for _ in range(3000)]
+    side.pool.give(grants)
+    for number in range(kills):
+        await side.until(lambda: len(side.settled) >= 50 * number and children())  # noqa: B023 - used at once
+        os.kill(dice.choice(children()), signal.SIGKILL)
+    await side.until(lambda: len(side.settled) == len(grants))
+    assert sorted(settlement.id for settlement in side.settled) == [grant.id for grant in grants]
+    crashed = sum(settlement.outcome is Outcome.CRASHED for settlement in side.settled)
+    assert 0 < crashed <= kills
 
 
 @at_the_pool(processes=1)

@@ -7,7 +7,7 @@ import struct
 
 import msgspec
 
-TASK = struct.Struct("=IHQ")
+TASK = struct.Struct("=IIQ")
 """Length of all that follows the head; length of the name at its beginning; ticket. The payload is the rest."""
 
 TICKET = struct.Struct("=Q")

@@ -61,6 +61,12 @@ def crash(name: str, death: Death) -> Verdict:
     )
 
 
+def garbled(name: str, what: str) -> Verdict:
+    """The child says things that no child says; it was killed for that."""
+    message = f"{name} wrote into pipes that are not its own ({what}), and its child was killed for it"
+    return Verdict(Outcome.CRASHED, Failure("signal", message, number=signal.SIGKILL))
+
+
 def overrun(name: str, limit: float) -> Verdict:
     """The task had its time."""
     return Verdict(

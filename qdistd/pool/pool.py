@@ -4,7 +4,7 @@
                ^                  │
                └── taken back: behind a long task, from a dead child
 
-Whatever happens (a result, a death, a timer, a call) ends in `_after`, which serves, reports and sets the timer. A
+Whatever happens (a result, a death, a timer, a call) ends in `_after`, which serves, reports and speaks of room. A
 task that is taken back goes to the front again, as it is older than those that wait.
 """
 
@@ -120,7 +120,7 @@ class Pool:
 
     def running(self) -> int:
         """How many tasks run at this moment."""
-        return sum(1 for child in self._children if len(child))
+        return sum(1 for child in self._children if child.count)
 
     def cancel(self, task_id: bytes) -> None:
         """End this task, if it is here: at once where no child has begun it, else with the child that runs it."""
@@ -215,7 +215,7 @@ class Pool:
         self._collect(child)
         if child.ended:
             self._loop.remove_reader(child.results)
-        elif len(child) >= CROWD:
+        elif child.count >= CROWD:
             self._loop.remove_reader(child.results)
             self._loop.call_later(BREATH, self._listen, child)
         self._after()
@@ -232,11 +232,9 @@ class Pool:
         burial = child.bury(self._loop.time(), self._wall())
         self._note(burial.ended)
         self._put_back(burial.grants)
-        if not expected:
-            self._obituary(child, burial)
+        self._obituary(child, burial, expected)
         self._passing.set()
-        if not self._closing:
-            self._populate()
+        self._populate()
         self._after()
 
     def _tick(self) -> None:
@@ -282,6 +280,8 @@ class Pool:
 
     def _populate(self) -> None:
         """See to it that there are as many children as there should be. Those that go take their place until then."""
+        if self._closing:
+            return
         if self._next is not None:
             self._nursery.want(self._next, 1)
         else:
@@ -325,7 +325,7 @@ class Pool:
         """Say so when room has grown: for an idle child at once, else when it is worth a request."""
         room = self.room()
         worth = self._pace.quota() * len(self._children) // 4
-        idle = any(child.open and not len(child) for child in self._children)
+        idle = any(child.open and not child.count for child in self._children)
         if room > self._told and (idle or room - self._told >= worth):
             self._told = room
             self._room()
@@ -342,16 +342,17 @@ class Pool:
 
     # --- what the log hears of it
 
-    def _obituary(self, child: ChildProcess, burial: Burial) -> None:
+    def _obituary(self, child: ChildProcess, burial: Burial, expected: bool) -> None:
         """Log a death that nobody had asked for; have a child that was of no use count as a failed start."""
         crashed = [settlement for _, settlement in burial.ended if settlement.outcome is Outcome.CRASHED]
         for settlement in crashed:
             text, fields = id_text(settlement.id), {"TASK_ID": id_text(settlement.id)}
             words = burial.death.words
             self._log.warning("child %d %s while it ran task %s", child.pid, words, text, extra={"qdist": fields})
-        if not crashed:
-            self._log.warning("child %d, which had no task, %s", child.pid, burial.death.words)
-        if not (crashed or child.proven):
+        if expected or crashed:
+            return
+        self._log.warning("child %d, which had no task, %s", child.pid, burial.death.words)
+        if not child.proven:
             self._nursery.stumble(self._settings, "a child died before it had run anything")
 
     def _mention(self, ready: Ready) -> None:

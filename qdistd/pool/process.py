@@ -18,7 +18,7 @@ import msgspec
 from qdistd.call import encode_failure
 from qdistd.child.frames import READY, TICKET, Ready, task_frame
 from qdistd.model import Grant, Outcome, Settlement
-from qdistd.pool.deaths import Death, Verdict, cancelled, crash, overrun, reap, stopped
+from qdistd.pool.deaths import Death, Verdict, cancelled, crash, garbled, overrun, reap, stopped
 from qdistd.pool.inlet import Frame, Garbled, Inlet
 from qdistd.pool.outlet import Outlet
 from qdistd.pool.pace import AHEAD, ALONE, MOST
@@ -82,11 +82,10 @@ class ChildProcess:
         self._cpu = 0.0
         """Processor time that its results account for."""
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many tasks it has."""
         return len(self._given)
-
-    def __bool__(self) -> bool:
-        return True
 
     def grants(self) -> list[Grant]:
         """All it has, the head first."""
@@ -150,7 +149,9 @@ class ChildProcess:
         """The tasks that have ended. A child that writes nonsense is killed."""
         try:
             ended = [self._settle(frame) for frame in self._inlet.read()]
-        except Garbled:
+        except Garbled as error:
+            for ticket, (grant, _) in self._given.items():
+                self._verdicts[ticket] = garbled(grant.name, str(error))
             self.kill()
             return []
         if ended:
