@@ -41,7 +41,9 @@ class TaskCommand(click.Command):
 @click.command("submit", cls=TaskCommand)
 @click.argument("task", required=False)
 @click.argument("arguments", metavar="[ARG]...", nargs=-1)
-@click.option("--kw", "pairs", type=pair, multiple=True, help="A keyword argument; may be repeated.")
+@click.option(
+    "--kw", "pairs", metavar="NAME=VALUE", type=pair, multiple=True, help="A keyword argument; may be repeated."
+)
 @click.option("--queue", help="The queue it waits in [default: default]")
 @click.option("--priority", type=click.IntRange(-1000, 1000), help="Lower runs first [default: 0]")
 @click.option("--delay", type=duration, help="How long after now it may run: 90s, 5m, 1h.")
@@ -75,7 +77,7 @@ def submit_command(
 
     \b
       qdist submit square 7 --wait
-      qdist submit mail.send --kw to=ann@example.org --retries 5 --delay 10m
+      qdist submit count_lines /srv/share/access.log --retries 5 --delay 10m
       qdist submit --file tasks.jsonl
 
     With --file every line is {"task": "square", "args": [7], "kwargs": {}, "queue": …, "key": …} or ["square", 7];
