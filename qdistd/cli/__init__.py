@@ -7,5 +7,6 @@
                                                             output: text for people, JSON lines for programs
 
 A command module imports at its top only what `qdist --help` may pay for. Exit codes are in `exits`, how a line of
-text becomes a value is in `words`. Nothing but `door` prints an error or knows an exit code for one.
+text becomes a value is in `words`. What ends a command is told by `door` alone; what is wrong with one task or one
+line of many is told where it is found, and the command goes on.
 """
