@@ -14,7 +14,7 @@ from qdistd import protocol as say
 from qdistd.address import Address
 from qdistd.call import encode_call
 from qdistd.master import Host, Master, MasterSettings
-from qdistd.master.commits import ThreadCommits
+from qdistd.master.commits import DiskCommits
 from qdistd.model import Grant, Held, IdMaker, Outcome, Settlement, Task
 from qdistd.protocol import Role
 from qdistd.store import open_store
@@ -53,7 +53,7 @@ class Served:
 async def serving(folder: Path, *, rng: random.Random | None = None, **settings: Any) -> AsyncIterator[Served]:
     """A master with its store in `folder`; opened again there it goes on where it was."""
     loop = asyncio.get_running_loop()
-    commits = ThreadCommits(loop)
+    commits = DiskCommits(loop)
     store = open_store(f"sqlite://{folder}/qdist.db")
     broken: list[BaseException] = []
     settings.setdefault("listen", (Address("127.0.0.1", 0),))

@@ -168,7 +168,7 @@ class Writer:
                 self._end(error)
                 return
             self._deliver([*answers, lambda: self._announce(results)])
-            self._transact()
+            self._loop.call_soon(self._transact)  # whatever has come meanwhile goes into the next transaction
 
         if changed:
             self.commits += 1

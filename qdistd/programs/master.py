@@ -20,7 +20,7 @@ from qdistd.config import MasterConfig, load_master, master_keys
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused, Unavailable
 from qdistd.master import Host, Master, MasterSettings
-from qdistd.master.commits import ThreadCommits
+from qdistd.master.commits import DiskCommits
 from qdistd.master.faces import Compat
 from qdistd.programs.command import SETTINGS, level_number, only_check, options_of, run_command, shared_options
 from qdistd.programs.sockets import ServiceNetwork, handed_over
@@ -98,7 +98,7 @@ class MasterService:
         loop = asyncio.get_running_loop()
         self._end: asyncio.Future[None] = loop.create_future()
         self._store = open_store(config.store)
-        self._commits = ThreadCommits(loop)
+        self._commits = DiskCommits(loop)
         self._settings = settings_of(config)
         self._network = ServiceNetwork(handed_over(os.environ))
         self._master = Master(

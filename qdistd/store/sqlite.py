@@ -5,6 +5,7 @@ the WAL-reset defect of SQLite 3.7.0 – 3.51.2 out of reach (it needs two conne
 Statements run on the caller's thread; only `commit` may run on another one, while nobody else touches the store.
 """
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,13 @@ CACHE_KIB = 64 * 1024
 
 CHECKPOINT_PAGES = 4000
 """16 MiB of WAL between checkpoints: rare enough to cost little, small enough to recover in a moment."""
+
+LOG_BYTES = 17 * 1024 * 1024
+"""The log's size from the start, a little over what `CHECKPOINT_PAGES` come to.
+
+Overwriting blocks that a file has already takes one write of the disk; appending takes a second one, for the file's
+size: commits measured 0.19 ms against 0.35 ms on a quiet disk, and half as long on a busy one.
+"""
 
 PROMOTE_AT_ONCE = 1000
 """Scheduled tasks made ready in one transaction."""
@@ -302,6 +310,7 @@ def _connect(path: str) -> sqlite3.Connection:
         )
         _set_up(db, path)
         migrate(db, path)
+        _lengthen_log(Path(f"{path}-wal"))
     except sqlite3.DatabaseError as error:
         raise ConfigError(_cannot_open(path, error)) from error
     return db
@@ -318,6 +327,24 @@ def _set_up(db: sqlite3.Connection, path: str) -> None:
     durable = db.execute("PRAGMA synchronous").fetchone()[0] == 2 and (mode == "wal" or path == ":memory:")
     if not durable:
         raise ConfigError(f"{path}: SQLite cannot keep a write-ahead log here (journal mode {mode}); use a local disk")
+
+
+def _lengthen_log(log: Path) -> None:
+    """Fill the log up with zeros, which SQLite takes for what follows the last valid frame (Fileformat2, 4.1).
+
+    The file is not the database, so opening and closing it drops no lock. Without space the log stays as it is.
+    """
+    size = log.stat().st_size if log.exists() else LOG_BYTES
+    if size >= LOG_BYTES:
+        return
+    with log.open("r+b") as file:
+        try:
+            file.seek(size)
+            file.write(bytes(LOG_BYTES - size))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
 
 
 def _cannot_open(path: str, error: sqlite3.DatabaseError) -> str:
