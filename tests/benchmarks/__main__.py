@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cluster import Cluster  # noqa: E402 - the folder of the tests comes onto the path first
+from cluster import Cluster
 
-from tests.benchmarks.plain_pair import PlainPair  # noqa: E402 - as above
+from tests.benchmarks.plain_pair import PlainPair
 
 ROUNDS = 5
 TASKS = 20_000
