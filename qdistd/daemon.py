@@ -22,8 +22,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from qdistd import logs
 from qdistd.detach import PidFile, Verdict, detach
@@ -67,7 +68,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 NOWHERE = Path(os.devnull)
 
-Notes: TypeAlias = "asyncio.Queue[signal.Signals]"
+Notes: TypeAlias = "asyncio.Queue[signal.Signals | Exception]"
 
 
 class Service(Protocol):
@@ -146,6 +147,7 @@ async def serve(build: Callable[[], Service], ready: Callable[[], None]) -> None
     """Build and start the service, say that it is ready, and obey signals until it has ended."""
     loop = asyncio.get_running_loop()
     notes: Notes = asyncio.Queue()
+    loop.set_exception_handler(partial(_note_bug, notes))
     for number in (*STOPS, signal.SIGHUP):
         loop.add_signal_handler(number, notes.put_nowait, number)
     try:
@@ -165,10 +167,24 @@ async def serve(build: Callable[[], Service], ready: Callable[[], None]) -> None
         pulse.stop()
 
 
+def _note_bug(notes: Notes, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback of the loop has failed, and may have left half of its work: only a fresh process is sound again.
+
+    What asyncio reports without a handle concerns one connection, which it closes, or is tried again by itself.
+    """
+    error = context.get("exception")
+    if isinstance(error, Exception) and "handle" in context:
+        notes.put_nowait(error)
+    else:
+        loop.default_exception_handler(context)
+
+
 async def _start(service: Service, notes: Notes) -> Service | None:
     """The service when it serves, or None where a signal to stop came first."""
     starting = asyncio.ensure_future(service.start())
     while note := await _next(starting, notes):
+        if isinstance(note, Exception):
+            raise note
         if note is signal.SIGHUP:
             continue  # the file has only just been read
         log.info("%s while starting: giving up", note.name)
@@ -182,6 +198,8 @@ async def _start(service: Service, notes: Notes) -> Service | None:
 async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
     working = asyncio.ensure_future(service.work())
     while note := await _next(working, notes):
+        if isinstance(note, Exception):
+            raise note
         if note is signal.SIGHUP:
             await _reload(service, pulse)
             continue
@@ -193,8 +211,8 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
     await working
 
 
-async def _next(work: "asyncio.Future[None]", notes: Notes) -> signal.Signals | None:
-    """The next signal that was noted, or None once `work` is over."""
+async def _next(work: "asyncio.Future[None]", notes: Notes) -> signal.Signals | Exception | None:
+    """The next signal or bug that was noted, or None once `work` is over."""
     noting = asyncio.ensure_future(notes.get())
     await asyncio.wait((work, noting), return_when=asyncio.FIRST_COMPLETED)
     if noting.done():

@@ -29,6 +29,8 @@ class Probe:
             raise ZeroDivisionError("a bug")
 
     async def work(self) -> None:
+        if self._mood == "broken":
+            asyncio.get_running_loop().call_soon(_bug)
         await self._ended.wait()
 
     async def reload(self) -> None:
@@ -43,6 +45,10 @@ class Probe:
 
     def status(self) -> str:
         return f"{'draining' if self._draining else 'serving'}, {self._reloads} reloads"
+
+
+def _bug() -> None:
+    raise ZeroDivisionError("a bug")
 
 
 def main(mood: str, *settings: str) -> int:

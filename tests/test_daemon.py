@@ -49,6 +49,15 @@ def test_the_first_signal_drains_and_the_second_hurries(new_probe: NewProbe) -> 
     assert probe.wait() == 0
 
 
+def test_a_bug_in_a_callback_of_the_loop_ends_the_daemon_so_that_systemd_starts_a_sound_one(
+    new_probe: NewProbe,
+) -> None:
+    probe = new_probe("broken")
+    probe.spawn()
+    assert probe.wait() == 70
+    assert re.search(r"internal error [0-9a-f]{8}: ZeroDivisionError: a bug", probe.log)
+
+
 def test_a_long_drain_asks_systemd_for_more_time(new_probe: NewProbe) -> None:
     probe = new_probe("busy", WATCHDOG_USEC="300000").start()
     probe.signal(signal.SIGTERM)

@@ -249,8 +249,9 @@ class Pool:
 
     def _look_after(self, child: ChildProcess, now: float) -> list[Grant]:
         grants = child.look_after(now)
-        if grants:  # they were too many: the task before them takes longer than tasks of its name did
-            self._pace.learn(child.grants()[0].name, LONG)
+        begun = child.grants()
+        if grants and begun:  # they were too many: the task before them takes longer than tasks of its name did
+            self._pace.learn(begun[0].name, LONG)
         return grants
 
     def _collect(self, child: ChildProcess) -> None:
