@@ -223,6 +223,15 @@ def test_pages_go_from_the_newest_to_the_oldest_without_gaps(store: Store) -> No
     assert store.page(Page(states=[State.FAILED])) == ([], 0)
 
 
+def test_a_task_that_has_ended_still_tells_when_it_was_due(store: Store) -> None:
+    (task_id,) = submit(store, 1, run_at=NOW - 5)
+    (leased,) = lease(store, 1)
+    with Change(store):
+        store.end([ending(leased.claim, Outcome.FAILED, b"\x82\xa4kind\xa4exit\xa7message\xa0")], NOW + 9)
+    view = store.view(task_id)
+    assert view is not None and (view.run_at, view.finished) == (NOW - 5, NOW + 9)
+
+
 def test_the_mailbox_gives_each_result_once_and_takes_it_back(store: Store) -> None:
     submit(store, 2, mailbox=True)
     submit(store, 1)

@@ -48,7 +48,7 @@ _LEASE = f"""UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, start
 (SELECT seq FROM task WHERE state = 1 AND queue = ? ORDER BY priority, seq LIMIT ?)
 RETURNING priority, {_CLAIM}, payload, timeout, payload_check"""
 
-_END = """UPDATE task SET state = ?, run_at = ?, failures = ?, crashes = ?, losses = ?, outcome = ?, started = ?,
+_END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?, started = ?,
 wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, mailbox = ?
 WHERE seq = ? AND attempt = ? AND state = 2"""
 
@@ -373,7 +373,7 @@ def _end_row(ending: Ending, now: float) -> tuple[object, ...]:
     claim, after = ending.claim, ending.next
     final = after.state.final
     return (
-        *(after.state, after.run_at, after.failures, after.crashes, after.losses),
+        *(after.state, None if final else after.run_at, after.failures, after.crashes, after.losses),
         ending.outcome if final else None,
         *(ending.started, ending.wall, ending.cpu, ending.rss),
         *((now, ending.value, crc32(ending.value, crc32(claim.id))) if final else (None, None, None)),
