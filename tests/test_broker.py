@@ -182,6 +182,30 @@ def test_a_worker_that_returns_too_late_is_told_to_drop_what_was_given_away(hous
     assert current.attempt == 2 and house.state(task) == State.LEASED
 
 
+def test_a_worker_that_speaks_again_on_its_old_connection_can_lose_its_lease_again(house: House) -> None:
+    first, second = house.submit(2)
+    seat = house.hello("a")
+    house.lease(seat)
+    house.tick(LEASE)
+    assert house.state(first) == State.READY
+    house.lease(seat, 2)
+    assert [worker.state for worker in house.broker.workers()] == ["connected"]
+    house.tick(LEASE)
+    assert (house.state(first), house.state(second)) == (State.READY, State.READY)
+
+
+def test_a_plain_client_keeps_its_task_for_as_long_as_its_connection(house: House) -> None:
+    (task,) = house.submit()
+    with house.change() as broker:
+        seat = broker.sit(WorkerRow(b"s" * 16, "stock", stock=True))
+    house.lease(seat)
+    house.tick(100 * LEASE)
+    assert house.state(task) == State.LEASED
+    with house.change() as broker:
+        broker.gone(seat, ended=True)
+    assert house.state(task) == State.READY
+
+
 def test_a_second_worker_of_the_same_name_leaves_the_leases_of_a_connected_one_alone(house: House) -> None:
     (task,) = house.submit()
     house.lease(house.hello("a", "w"))

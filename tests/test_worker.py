@@ -231,6 +231,18 @@ async def test_a_reload_of_processes_resizes_the_pool_and_introduces_us_anew(
 
 
 @on_stage(Stage)
+async def test_a_reload_in_the_middle_of_a_greeting_introduces_us_anew(stage: Stage) -> None:
+    address = await stage.master.start()
+    stage.master.silent = {"hello"}
+    await stage.begin(address)
+    await stage.until(lambda: stage.master.unanswered)
+    stage.worker.reload(msgspec.structs.replace(stage.settings, queues=("mail",)))
+    stage.master.speak()
+    await stage.until(lambda: stage.master.hellos[-1].queues == ["mail"] and stage.master.parked)
+    assert stage.master.ends == [False]
+
+
+@on_stage(Stage)
 async def test_a_reload_of_limits_alone_keeps_the_link(stage: Stage) -> None:
     await stage.running(1)
     pool = msgspec.structs.replace(POOL, timeout=5.0)

@@ -146,10 +146,8 @@ class Broker:
 
     def _sit(self, row: WorkerRow) -> Seat:
         number = self.store.worker(row, self._now())
-        seat = self._seats.get(row.token) or self._seats.add(Seat(number, row, 0.0, self._now()))
-        seat.connected, seat.gone = True, False
+        seat = self._seats.get(row.token) or Seat(number, row, 0.0, self._now())
         self._renew(seat)
-        self.alarm = min(self.alarm, seat.deadline)
         return seat
 
     def lease(self, seat: Seat, queues: Iterable[str], count: int) -> list[Grant]:
@@ -289,8 +287,15 @@ class Broker:
     # -- helpers
 
     def _renew(self, seat: Seat) -> None:
-        seat.deadline = self._monotonic() + self.settings.lease
+        """The seat has spoken, perhaps after its lease had run out: it is here, and what it leases can be lost again.
+
+        A stock client has no word to renew with: what it holds is its own for as long as its connection.
+        """
+        seat.deadline = float("inf") if seat.row.stock else self._monotonic() + self.settings.lease
         seat.seen = self._now()
+        seat.connected, seat.gone = True, False
+        self._seats.add(seat)
+        self.alarm = min(self.alarm, seat.deadline)
 
     def _due(self, run_at: float) -> None:
         if self._next_due is None or run_at < self._next_due:
