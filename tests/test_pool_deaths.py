@@ -11,12 +11,6 @@ from poolside import Poolside, at_the_pool, children, settings
 
 from qdistd.model import Failure, Outcome
 
-
-async def _teach(side: Poolside, name: str, *args: object) -> None:
-    """Have the pool know that tasks of this name are short."""
-    await side.run(name, *args)
-
-
 # -- deaths
 
 
@@ -66,8 +60,8 @@ async def test_a_child_that_is_killed_while_it_runs_a_task_is_replaced(side: Poo
 
 @at_the_pool()
 async def test_only_the_task_that_ran_is_blamed_for_a_death(side: Poolside) -> None:
-    await _teach(side, "add", 1)
-    await _teach(side, "hold", "/dev/null", "", "/dev/null")
+    await side.teach("add", 1)
+    await side.teach("hold", "/dev/null", "", "/dev/null")
     before = [side.grant("add", number) for number in range(20)]
     killer = side.grant("hold", side.news, "killer", side.gate)
     behind = [side.grant("add", number) for number in range(20)]
@@ -77,13 +71,12 @@ async def test_only_the_task_that_ran_is_blamed_for_a_death(side: Poolside) -> N
     await side.failure(killer, Outcome.CRASHED)
     for number, grant in enumerate([*before, *behind]):
         assert await side.result(grant) == number % 20
-    assert len(side.settled) == 43
+    assert len(side.settled) == 41
 
 
 @at_the_pool(processes=2)
 async def test_an_idle_child_that_is_killed_is_replaced_and_nobody_is_blamed(side: Poolside) -> None:
-    await _teach(side, "add", 1)
-    await _teach(side, "add", 1)
+    await side.teach("add", 1)
     for pid in children():
         os.kill(pid, signal.SIGKILL)
     await side.until(lambda: len(side.log.lines) >= 2)
@@ -166,7 +159,7 @@ async def test_the_pool_limits_tasks_that_bring_no_limit_of_their_own(side: Pool
 
 @at_the_pool()
 async def test_the_limit_of_a_task_counts_from_its_own_start(side: Poolside) -> None:
-    await _teach(side, "nap", 0.0)
+    await side.teach("nap", 0.0)
     grants = [side.grant("nap", 0.4, timeout=0.8) for _ in range(4)]
     side.pool.give(grants)
     for grant in grants:

@@ -15,8 +15,14 @@ import msgspec
 from qdistd.child.frames import Setup
 from qdistd.pool.settings import PoolSettings
 
-BOOT = "import sys; sys.path.append(sys.argv[1]); from qdistd.child.main import main; main(sys.argv[2])"
-"""Unlike `-m` this finds the qdistd that is running, from wherever that was imported."""
+BOOT = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from qdistd.child.main import main
+del sys.path[0]
+main(sys.argv[2])
+"""
+"""Unlike `-m` this takes the very qdistd that is running, from wherever that was imported."""
 
 HOME = str(Path(__file__).parents[2])
 
