@@ -1,8 +1,8 @@
 """Other CPythons on this machine, to see whether their plain clients and servers understand qdist and it them.
 
-    @every_version
-    def test_a_plain_client_does_this(version: str) -> None:
-        python = interpreter(version)        # skips the test, by name, where it is not installed
+@every_version
+def test_a_plain_client_does_this(version: str) -> None:
+    python = interpreter(version)        # skips the test, by name, where it is not installed
 """
 
 import functools
