@@ -48,8 +48,8 @@ _LEASE = f"""UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, start
 (SELECT seq FROM task WHERE state = 1 AND queue = ? ORDER BY priority, seq LIMIT ?)
 RETURNING priority, {_CLAIM}, payload, timeout, payload_check"""
 
-_END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?, started = ?,
-wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, mailbox = ?
+_END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?,
+started = ?, wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, mailbox = ?
 WHERE seq = ? AND attempt = ? AND state = 2"""
 
 _KEEP_ATTEMPT = """INSERT INTO attempt SELECT seq, attempt, ?, worker, ?, ?, ?, ?, ?, ? FROM task
