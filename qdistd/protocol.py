@@ -60,7 +60,7 @@ class Role(enum.StrEnum):
 
 
 class Hello(msgspec.Struct):
-    """First words of a connection. `token`: 16 random bytes, the secret name of a worker incarnation; `held`: all it has."""
+    """First words of a connection. `token`: the secret name of a worker incarnation, 16 bytes; `held`: all it has."""
 
     kind: str
     name: Name

@@ -147,12 +147,12 @@ class Broker:
     def _sit(self, row: WorkerRow) -> Seat:
         number = self.store.worker(row, self._now())
         seat = self._seats.get(row.token) or Seat(number, row, 0.0, self._now())
-        self._renew(seat)
+        self.renew(seat)
         return seat
 
     def lease(self, seat: Seat, queues: Iterable[str], count: int) -> list[Grant]:
         """Up to `count` tasks of the queues, in this order."""
-        self._renew(seat)
+        self.renew(seat)
         grants: list[Grant] = []
         for queue in queues:
             wanted = count - len(grants)
@@ -172,7 +172,7 @@ class Broker:
 
     def report(self, seat: Seat, settled: Sequence[Settlement]) -> list[bytes]:
         """Settle attempts, renew the rest; the ids whose settlement is stale."""
-        self._renew(seat)
+        self.renew(seat)
         endings: list[Ending] = []
         stale: list[bytes] = []
         for settlement in settled:
@@ -286,7 +286,7 @@ class Broker:
 
     # -- helpers
 
-    def _renew(self, seat: Seat) -> None:
+    def renew(self, seat: Seat) -> None:
         """The seat has spoken, perhaps after its lease had run out: it is here, and what it leases can be lost again.
 
         A stock client has no word to renew with: what it holds is its own for as long as its connection.

@@ -235,22 +235,34 @@ class Desk:
         if lease.count == 0 or seat.cancel or guest.grants:
             self._park(guest, number, lease, None)
             return
+        if lease.seconds > 0 and not self._has_work(lease):
+            self._broker.renew(seat)
+            self._await_work(guest, number, lease, seat)
+            return
 
         def answer(grants: list[Grant]) -> None:
             grants = guest.take_grants() + grants
             if grants or lease.seconds <= 0:
                 guest.peer.answer(number, say.Granted(grants, _orders(seat)))
-            elif any(self._store.ready(queue) for queue in lease.queues):
+            elif self._has_work(lease):
                 self._lease(guest, number, lease)  # work came later in the transaction that found none
             else:
-                self._answer_lease(guest)
-                self._park(guest, number, lease, Parked(seat, lease.queues, lease.count, arrived))
+                self._await_work(guest, number, lease, seat)
+
+        self._put(guest, number, lambda: self._broker.lease(seat, lease.queues, lease.count), answer, lease.count)
+
+    def _has_work(self, lease: say.Lease) -> bool:
+        return any(self._store.ready(queue) for queue in lease.queues)
+
+    def _await_work(self, guest: Guest, number: int, lease: say.Lease, seat: Seat) -> None:
+        """Park where the next transaction that brings work will find it: no transaction of its own is needed."""
 
         def arrived(grants: list[Grant]) -> None:
             guest.grants += grants
             self._answer_lease(guest)
 
-        self._put(guest, number, lambda: self._broker.lease(seat, lease.queues, lease.count), answer, lease.count)
+        self._answer_lease(guest)
+        self._park(guest, number, lease, Parked(seat, lease.queues, lease.count, arrived))
 
     def _park(self, guest: Guest, number: int, lease: say.Lease, parked: Parked | None) -> None:
         if guest.seat is None or guest.peer not in self._guests:
@@ -281,6 +293,10 @@ class Desk:
         def answer(stale: list[bytes]) -> None:
             guest.peer.answer(number, say.Reported(stale, _orders(seat)))
 
+        if not report.settled:  # a heartbeat
+            self._broker.renew(seat)
+            answer([])
+            return
         self._put(guest, number, lambda: self._broker.report(seat, report.settled), answer, len(report.settled) + 1)
 
     def _bye(self, guest: Guest, number: int, _: say.Bye) -> None:
