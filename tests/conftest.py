@@ -5,6 +5,7 @@ one to order. When a test fails, the logs of all its daemons are printed with it
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,11 @@ ABSENT = "interpreter missing: "
 """Starts the one reason for which a test may be skipped where CI=true: `interpreter missing: python3.8`."""
 
 NewCluster = Callable[..., Cluster]
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with Ctrl-C ignored, and children inherit that: here it means something."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
