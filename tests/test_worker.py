@@ -222,12 +222,12 @@ async def test_a_reload_of_processes_resizes_the_pool_and_introduces_us_anew(
     await stage.running(1)
     pool = msgspec.structs.replace(POOL, processes=5)
     stage.worker.reload(msgspec.structs.replace(stage.settings, pool=pool, queues=("mail", "default")))
-    await stage.until(lambda: len(stage.master.hellos) == 2 and stage.master.parked)
+    await stage.until(lambda: stage.master.parked == say.Lease(["mail", "default"], 9, 60.0))
+    assert len(stage.master.hellos) == 2
     hello = stage.master.hellos[-1]
     assert (hello.processes, hello.queues, len(hello.held)) == (5, ["mail", "default"], 1)
     assert stage.pool.settings.processes == 5
     assert stage.master.ends == [False]
-    assert stage.master.parked == say.Lease(["mail", "default"], 9, 60.0)
 
 
 @on_stage(Stage)

@@ -1,7 +1,7 @@
 """One connection that carries frames, as both sides and both protocols need it.
 
     socket ──► data_received ──► FrameReader ──► _received(frame)      until _halted
-    socket ◄── one write for all that was sent in one turn of the loop ◄── _send(body)
+    socket ◄── the first frame of a turn of the loop at once, all others in one write ◄── _send(body)
 
 `asyncio.Protocol` and not streams: a stream costs a task, a future and a copy for every read.
 """
@@ -35,6 +35,7 @@ class Channel(asyncio.Protocol):
         self._reader = FrameReader(limit)
         self._out: list[bytes] = []
         self._waiting = 0
+        self._sent = False
         self._halted = False
         self._over = False
         self._finished = False
@@ -97,11 +98,17 @@ class Channel(asyncio.Protocol):
         raise NotImplementedError
 
     def _send(self, body: bytes) -> None:
-        """Send a frame at the end of this turn of the loop, together with all others of this turn."""
+        """Send a frame: the first one of a turn of the loop at once, the others together at the end of the turn.
+
+        A lone answer is not kept waiting for the turn, and many leave in two writes.
+        """
         if self._over:
             return
-        if not self._out:
-            self._loop.call_soon(self._flush)
+        if not self._sent:
+            self._sent = True
+            self._loop.call_soon(self._end_turn)
+            self._transport.write(framed(body))
+            return
         self._out.append(framed(body))
         self._waiting += len(body)
         if self._waiting > JOIN:
@@ -111,6 +118,10 @@ class Channel(asyncio.Protocol):
         """Send a frame at once, where no other can be waiting."""
         if not self._over:
             self._transport.write(framed(body))
+
+    def _end_turn(self) -> None:
+        self._sent = False
+        self._flush()
 
     def _flush(self) -> None:
         if self._over or not self._out:
