@@ -12,8 +12,12 @@ import click
 from qdistd.config.loading import CREDENTIALS_VARIABLE
 from qdistd.daemon import Exit, Options
 from qdistd.errors import ConfigError
+from qdistd.systemd import stderr_is_journal
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+AS_ERROR = "<3>"
+"""Before a line on stderr: its priority in the journal, see sd-daemon(3)."""
 
 RUN, LOGS = Path("/run"), Path("/var/log")
 
@@ -71,7 +75,8 @@ def run_command(command: click.Command, program: str, arguments: Sequence[str]) 
         error.show()
         return Exit.USAGE
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        mark = AS_ERROR if stderr_is_journal(os.environ) else ""
+        click.echo("\n".join(mark + line for line in str(error).splitlines()), err=True)
         return Exit.FAILED if "--check" in arguments else Exit.CONFIG
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
