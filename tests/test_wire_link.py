@@ -4,6 +4,8 @@ import asyncio
 import pickle
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -112,7 +114,8 @@ def test_nobody_there_is_unavailable_and_names_the_address() -> None:
     run(scenario)
 
 
-async def rogue(messages: list[bytes], *, greet: bool = True) -> tuple[asyncio.Server, Address]:
+@asynccontextmanager
+async def rogue(messages: list[bytes], *, greet: bool = True) -> AsyncIterator[Address]:
     """A server that holds the key, and then has one of these for each frame; without `greet`, all at once."""
 
     async def frame(reader: asyncio.StreamReader) -> bytes:
@@ -135,7 +138,10 @@ async def rogue(messages: list[bytes], *, greet: bool = True) -> tuple[asyncio.S
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    return server, Address("127.0.0.1", server.sockets[0].getsockname()[1])
+    try:
+        yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
 
 
 WELCOMED = framed(pickle.dumps(("#RETURN", 1), 4))
@@ -143,11 +149,11 @@ WELCOMED = framed(pickle.dumps(("#RETURN", 1), 4))
 
 def test_a_silent_server_is_unavailable_at_the_deadline() -> None:
     async def scenario() -> None:
-        _, address = await rogue([], greet=False)
-        start = time.monotonic()
-        with pytest.raises(Unavailable, match="no answer within"):
-            await Link.open(AsyncioNetwork(), address, KEY.secret, deadline=SOON)
-        assert SOON <= time.monotonic() - start < 5
+        async with rogue([], greet=False) as address:
+            start = time.monotonic()
+            with pytest.raises(Unavailable, match="no answer within"):
+                await Link.open(AsyncioNetwork(), address, KEY.secret, deadline=SOON)
+            assert SOON <= time.monotonic() - start < 5
 
     run(scenario)
 
@@ -164,9 +170,9 @@ def test_a_silent_server_is_unavailable_at_the_deadline() -> None:
 )
 def test_a_server_of_something_else_is_unavailable(message: bytes) -> None:
     async def scenario() -> None:
-        _, address = await rogue([message], greet=False)
-        with pytest.raises(Unavailable, match="does not speak the protocol"):
-            await Link.open(AsyncioNetwork(), address, KEY.secret, deadline=5)
+        async with rogue([message], greet=False) as address:
+            with pytest.raises(Unavailable, match="does not speak the protocol"):
+                await Link.open(AsyncioNetwork(), address, KEY.secret, deadline=5)
 
     run(scenario)
 
@@ -178,9 +184,9 @@ def test_a_server_of_something_else_is_unavailable(message: bytes) -> None:
 )
 def test_a_server_without_the_upgrade_is_unavailable(reply: object) -> None:
     async def scenario() -> None:
-        _, address = await rogue([framed(pickle.dumps(reply, 4))])
-        with pytest.raises(Unavailable, match="a plain BaseManager server"):
-            await Link.open(AsyncioNetwork(), address, KEY.secret)
+        async with rogue([framed(pickle.dumps(reply, 4))]) as address:
+            with pytest.raises(Unavailable, match="a plain BaseManager server"):
+                await Link.open(AsyncioNetwork(), address, KEY.secret)
 
     run(scenario)
 
@@ -191,11 +197,11 @@ def test_a_server_without_the_upgrade_is_unavailable(reply: object) -> None:
 )
 def test_an_answer_to_nothing_ends_the_link(answer: bytes) -> None:
     async def scenario() -> None:
-        _, address = await rogue([WELCOMED, framed(answer)])
-        link = await Link.open(AsyncioNetwork(), address, KEY.secret)
-        with pytest.raises(Unavailable):
-            await link.call(say.Wait(seconds=60))
-        assert "does not speak the protocol" in await link.closed
+        async with rogue([WELCOMED, framed(answer)]) as address:
+            link = await Link.open(AsyncioNetwork(), address, KEY.secret)
+            with pytest.raises(Unavailable):
+                await link.call(say.Wait(seconds=60))
+            assert "does not speak the protocol" in await link.closed
 
     run(scenario)
 
@@ -203,11 +209,11 @@ def test_an_answer_to_nothing_ends_the_link(answer: bytes) -> None:
 @pytest.mark.parametrize("body", [b"\xc0", b"\x91\x05", b"\x91\x91\x93\xc4\x01x\xa1\xff\xa0", b"\xa1x"])
 def test_an_answer_of_another_shape_fails_its_question_alone(body: bytes) -> None:
     async def scenario() -> None:
-        _, address = await rogue([WELCOMED, framed(b"\x93\x01\x00" + body)])
-        link = await Link.open(AsyncioNetwork(), address, KEY.secret)
-        with pytest.raises(Malformed, match="submit"):
-            await link.call(say.Submit([]))
-        assert not link.closed.done()
+        async with rogue([WELCOMED, framed(b"\x93\x01\x00" + body)]) as address:
+            link = await Link.open(AsyncioNetwork(), address, KEY.secret)
+            with pytest.raises(Malformed, match="submit"):
+                await link.call(say.Submit([]))
+            assert not link.closed.done()
 
     run(scenario)
 
@@ -343,16 +349,16 @@ def test_whoever_outruns_the_master_can_wait_until_it_has_read() -> None:
 
 def test_the_end_of_the_link_lets_go_of_whoever_waits_to_write() -> None:
     async def scenario() -> None:
-        _, address = await rogue([WELCOMED])
-        link = await Link.open(AsyncioNetwork(), address, KEY.secret)
-        large = Task(bytes(16), "n", b"x" * (8 * MEGABYTE))
-        calls = []
-        while link.writable:
-            calls.append(link.call(say.Submit([large])))
-        waiting = link.drained()
-        link.abort("test")
-        await waiting
-        assert all(isinstance(end, Unavailable) for end in await asyncio.gather(*calls, return_exceptions=True))
+        async with rogue([WELCOMED]) as address:
+            link = await Link.open(AsyncioNetwork(), address, KEY.secret)
+            large = Task(bytes(16), "n", b"x" * (8 * MEGABYTE))
+            calls = []
+            while link.writable:
+                calls.append(link.call(say.Submit([large])))
+            waiting = link.drained()
+            link.abort("test")
+            await waiting
+            assert all(isinstance(end, Unavailable) for end in await asyncio.gather(*calls, return_exceptions=True))
 
     run(scenario)
 

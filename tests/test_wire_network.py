@@ -4,6 +4,8 @@ import asyncio
 import errno
 import socket
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,52 +42,59 @@ def options(transport: asyncio.Transport) -> dict[tuple[int, int], int]:
     return {option: sock.getsockopt(*option) for option in WATCHED}
 
 
-async def pair(address: Address, **listen: Any) -> tuple[asyncio.Transport, asyncio.Transport, network.Listener]:
+@asynccontextmanager
+async def pair(
+    address: Address, **listen: Any
+) -> AsyncIterator[tuple[asyncio.Transport, asyncio.Transport, network.Listener]]:
     """Both ends of a connection to a fresh listener."""
     accepted = End()
     listener = await AsyncioNetwork().listen(address, lambda: accepted, **listen)
     client = await AsyncioNetwork().connect(listener.address, End)
-    return await client.made, await accepted.made, listener
+    ends = await client.made, await accepted.made
+    try:
+        yield *ends, listener
+    finally:
+        listener.close()
+        for end in ends:
+            end.abort()
+        await asyncio.sleep(0)
 
 
 def test_both_ends_find_out_a_peer_that_vanished() -> None:
     async def scenario() -> None:
-        client, server, listener = await pair(HERE)
-        assert options(client) == WATCHED
-        assert options(server) == WATCHED
-        listener.close()
+        async with pair(HERE) as (client, server, _):
+            assert options(client) == WATCHED
+            assert options(server) == WATCHED
 
     run(scenario)
 
 
 def test_the_address_names_the_port_that_was_given() -> None:
     async def scenario() -> None:
-        _, server, listener = await pair(HERE)
-        assert listener.address == Address("127.0.0.1", server.get_extra_info("sockname")[1])
-        listener.close()
+        async with pair(HERE) as (_, server, listener):
+            assert listener.address == Address("127.0.0.1", server.get_extra_info("sockname")[1])
 
     run(scenario)
 
 
 def test_an_ipv6_listener_leaves_the_ipv4_port_free() -> None:
     async def scenario() -> None:
-        client, _, listener = await pair(Address("::1", 0))
-        assert client.get_extra_info("socket").family == socket.AF_INET6
-        every = await AsyncioNetwork().listen(Address("::", 0), End)
-        also = await AsyncioNetwork().listen(Address("0.0.0.0", every.address.port), End)
-        for each in (listener, every, also):
-            each.close()
+        async with pair(Address("::1", 0)) as (client, _, _):
+            assert client.get_extra_info("socket").family == socket.AF_INET6
+            every = await AsyncioNetwork().listen(Address("::", 0), End)
+            also = await AsyncioNetwork().listen(Address("0.0.0.0", every.address.port), End)
+            for each in (every, also):
+                each.close()
 
     if not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
+        pytest.skip("this kernel has no IPv6")
     run(scenario)
 
 
 def test_a_name_is_looked_up() -> None:
     async def scenario() -> None:
-        client, _, listener = await pair(Address("localhost", 0))
-        assert client.get_extra_info("peername")[0] == "127.0.0.1"
-        listener.close()
+        async with pair(Address("localhost", 0)) as (client, _, _):
+            assert client.get_extra_info("peername")[0] == "127.0.0.1"
 
     run(scenario)
 
@@ -117,12 +126,12 @@ def test_a_unix_socket_is_for_its_owner_and_group_and_goes_with_its_listener(tmp
     path = tmp_path / "qdist.sock"
 
     async def scenario() -> None:
-        client, server, listener = await pair(Address(path=str(path)))
-        assert listener.address == Address(path=str(path))
-        assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        listener.close()
-        assert not path.exists()
-        assert not client.is_closing() and not server.is_closing()
+        async with pair(Address(path=str(path))) as (client, server, listener):
+            assert listener.address == Address(path=str(path))
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            listener.close()
+            assert not path.exists()
+            assert not client.is_closing() and not server.is_closing()
 
     run(scenario)
 
@@ -133,8 +142,8 @@ def test_the_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
         dead.bind(str(path))
 
     async def scenario() -> None:
-        _, _, listener = await pair(Address(path=str(path)))
-        listener.close()
+        async with pair(Address(path=str(path))) as (client, _, _):
+            assert not client.is_closing()
 
     run(scenario)
 
@@ -143,12 +152,13 @@ def test_the_socket_of_a_living_process_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "qdist.sock"
 
     async def scenario() -> None:
-        _, _, listener = await pair(Address(path=str(path)))
-        with pytest.raises(OSError) as taken:
-            await AsyncioNetwork().listen(Address(path=str(path)), End)
-        assert taken.value.errno == errno.EADDRINUSE
-        await AsyncioNetwork().connect(Address(path=str(path)), End)
-        listener.close()
+        async with pair(Address(path=str(path))) as (first, _, _):
+            with pytest.raises(OSError) as taken:
+                await AsyncioNetwork().listen(Address(path=str(path)), End)
+            assert taken.value.errno == errno.EADDRINUSE
+            again = await AsyncioNetwork().connect(Address(path=str(path)), End)
+            (await again.made).abort()
+            assert not first.is_closing()
 
     run(scenario)
 
@@ -171,13 +181,12 @@ def test_a_socket_that_systemd_bound_is_used_and_left(tmp_path: Path) -> None:
     async def scenario() -> None:
         unix = socket.socket(socket.AF_UNIX)
         unix.bind(str(path))
-        _, _, listener = await pair(HERE, sock=unix)
-        assert listener.address == Address(path=str(path))
-        listener.close()
-        assert path.exists()
+        async with pair(HERE, sock=unix) as (_, _, listener):
+            assert listener.address == Address(path=str(path))
+            listener.close()
+            assert path.exists()
         tcp = socket.create_server(("127.0.0.1", 0))
-        _, server, listener = await pair(Address("::", 1), sock=tcp)
-        assert options(server) == WATCHED
-        listener.close()
+        async with pair(Address("::", 1), sock=tcp) as (_, server, _):
+            assert options(server) == WATCHED
 
     run(scenario)

@@ -17,6 +17,7 @@ from qdistd import protocol as say
 from qdistd.protocol import Role
 from qdistd.wire.frames import framed
 from qdistd.wire.keyring import Key
+from qdistd.wire.server import Peer
 from tests.interpreters import every_version, interpreter
 from tests.wired import KEY, Wired, run, wired
 
@@ -236,7 +237,7 @@ async def native(server: Wired) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     assert await asyncio.to_thread(stock_request, connection, *upgrade) == ("#RETURN", say.VERSION)
     sock = socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
     connection.close()
-    return await asyncio.open_connection(sock=sock)
+    return await server.stream(sock=sock)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,6 @@ def test_who_does_not_read_its_answers_is_not_heard_until_it_does() -> None:
             for _ in range(many - 1):
                 await answer(reader)
             assert len(server.doorman.asked) == many
-            writer.close()
 
     run(scenario)
 
@@ -309,8 +309,7 @@ def test_a_stranger_hears_the_same_few_bytes_whatever_it_says() -> None:
                 assert (await reader.readexactly(size)).startswith(b"#CHALLENGE#{sha256}")
                 writer.write(framed(words))
                 heard.add(await reader.read())
-                writer.close()
-            assert heard == {framed(b"#FAILURE#")}
+                assert heard == {framed(b"#FAILURE#")}
             assert server.doorman.peers == []
 
     run(scenario)
@@ -373,8 +372,6 @@ def test_a_flood_of_strangers_keeps_nobody_with_a_key_out(caplog: pytest.LogCapt
             reader, _ = crowd[0]
             with pytest.raises(ConnectionResetError):
                 await reader.read()
-            for _, writer in crowd:
-                writer.transport.abort()
 
     with caplog.at_level(logging.WARNING):
         run(scenario)
@@ -383,12 +380,27 @@ def test_a_flood_of_strangers_keeps_nobody_with_a_key_out(caplog: pytest.LogCapt
     assert "too many wait for their handshake" in lines[0]
 
 
-def test_strangers_of_one_address_push_out_their_own_kind_only() -> None:
+class FromAfar(Peer):
+    """A connection that seems to come from another machine."""
+
+    @property
+    def host(self) -> str:
+        return "192.0.2.7"
+
+    @host.setter
+    def host(self, value: str) -> None:
+        """It stays there."""
+
+
+@pytest.mark.parametrize(("kind", "left"), [(FromAfar, 2), (Peer, 5)], ids=["another machine", "this machine"])
+def test_one_address_holds_so_many_strangers_unless_it_is_this_machine(kind: type[Peer], left: int) -> None:
     async def scenario() -> None:
-        async with wired(per_address=2) as server:
-            inside = [await server.stream() for _ in range(5)]
-            assert server.gate.strangers == 5  # this machine itself has no such limit
-            for _, writer in inside:
-                writer.transport.abort()
+        async with wired(per_address=2, kind=kind) as server:
+            readers = [(await server.stream())[0] for _ in range(5)]
+            await readers[-1].readexactly(4)
+            assert server.gate.strangers == left
+            link = await server.link()
+            assert server.gate.strangers == left - (kind is FromAfar)
+            await link.call(say.Submit([]))
 
     run(scenario)

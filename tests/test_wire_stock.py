@@ -143,10 +143,15 @@ def test_the_death_of_the_server_ends_a_waiting_get() -> None:
 
 def test_a_server_that_does_not_answer_is_unavailable_at_the_deadline() -> None:
     async def scenario() -> None:
-        silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        address = Address("127.0.0.1", silent.sockets[0].getsockname()[1])
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
         with pytest.raises(Unavailable, match="no answer within"):
             await StockQueues.open(AsyncioNetwork(), address, KEY.secret, 0.2)
+        server.close()
 
     run(scenario)
 

@@ -77,25 +77,41 @@ class Wired:
         self.gate = gate
         self.doorman = doorman
         self.address = address
+        self.clients: list[Link | asyncio.StreamWriter] = []
 
-    async def link(self, secret: bytes = KEY.secret, **options: Any) -> Link:
-        return await Link.open(AsyncioNetwork(), self.address, secret, **options)
+    async def link(self, secret: bytes = KEY.secret) -> Link:
+        link = await Link.open(AsyncioNetwork(), self.address, secret)
+        self.clients.append(link)
+        return link
 
-    async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self.address.host, self.address.port)
+    async def stream(self, **where: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        where = where or {"host": self.address.host, "port": self.address.port}
+        reader, writer = await asyncio.open_connection(**where)
+        self.clients.append(writer)
+        return reader, writer
+
+    async def close(self) -> None:
+        """End all connections, and let the loop see that they have."""
+        for peer in self.doorman.peers:
+            peer.abort()
+        for client in self.clients:
+            client.close()
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def wired(*keys: Key, address: Address = HERE, **limits: Any) -> AsyncIterator[Wired]:
+async def wired(*keys: Key, address: Address = HERE, kind: type[Peer] = Peer, **limits: Any) -> AsyncIterator[Wired]:
     """A server on a real socket; `limits` are those of `WireLimits`."""
     doorman = Doorman()
     ring = Keyring(keys or (KEY,))
     gate = Gate(lambda: ring, doorman, WireLimits(**limits))
-    listener = await AsyncioNetwork().listen(address, lambda: Peer(gate))
+    listener = await AsyncioNetwork().listen(address, lambda: kind(gate))
+    server = Wired(gate, doorman, listener.address)
     try:
-        yield Wired(gate, doorman, listener.address)
+        yield server
     finally:
         listener.close()
+        await server.close()
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -93,15 +93,12 @@ class AsyncioNetwork:
         if sock is None:
             sock = _unix_socket(address.path) if address.path else await _tcp_socket(address)
         sock.setblocking(False)
-        if sock.family == socket.AF_UNIX:
-            server: asyncio.AbstractServer = await loop.create_unix_server(factory, sock=sock, backlog=AT_ONCE)
-            sock.listen(BACKLOG)
-            return _Listener(server, Address(path=sock.getsockname()), remove=not inherited)
-        _watch(sock)  # Linux hands these options on to every connection that is accepted
+        if sock.family != socket.AF_UNIX:
+            _watch(sock)  # Linux hands these options on to every connection that is accepted
+        # create_unix_server would remove the file of a socket that is systemd's, from CPython 3.13 on
         server = await loop.create_server(factory, sock=sock, backlog=AT_ONCE)
         sock.listen(BACKLOG)
-        host, port = sock.getsockname()[:2]
-        return _Listener(server, Address(host=host, port=port), remove=False)
+        return _Listener(server, _address_of(sock), remove=bool(address.path) and not inherited)
 
 
 class _Listener:
@@ -140,6 +137,11 @@ def acknowledge_at_once(sock: socket.socket) -> None:
     The kernel forgets this option, so it is set after every read.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _address_of(sock: socket.socket) -> Address:
+    name = sock.getsockname()
+    return Address(path=name) if sock.family == socket.AF_UNIX else Address(host=name[0], port=name[1])
 
 
 def _watch(sock: socket.socket) -> None:
