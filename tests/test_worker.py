@@ -243,6 +243,17 @@ async def test_a_reload_in_the_middle_of_a_greeting_introduces_us_anew(stage: St
 
 
 @on_stage(Stage)
+async def test_a_reload_while_a_master_is_about_to_answer_hello_is_not_forgotten(stage: Stage) -> None:
+    stage.master.silent = {"hello"}
+    await stage.begin(await stage.master.start())
+    await stage.until(lambda: stage.master.unanswered)
+    stage.worker.reload(msgspec.structs.replace(stage.settings, queues=("gpu",)))
+    stage.master.speak()
+    await stage.until(lambda: stage.master.parked and stage.master.parked.queues == ["gpu"])
+    assert [hello.queues for hello in stage.master.hellos] == [["default"], ["gpu"]]
+
+
+@on_stage(Stage)
 async def test_a_reload_of_limits_alone_keeps_the_link(stage: Stage) -> None:
     await stage.running(1)
     pool = msgspec.structs.replace(POOL, timeout=5.0)

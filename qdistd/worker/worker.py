@@ -15,6 +15,7 @@ import logging
 import random
 from collections.abc import Callable
 
+from qdistd.address import Address
 from qdistd.model import IdMaker
 from qdistd.wire.network import Network
 from qdistd.worker.connector import Connector
@@ -65,7 +66,9 @@ class Worker:
         self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, token, log)
         self._hands = Hands(pool, settings.pool, self._outbox, self._bell.set)
         self._source = self._make_source(network, token, IdMaker(wall, rng.randbytes), rng)
-        self._connector = Connector(lambda: self._settings.masters, self._source.greet, rng, log)
+        self._connector = Connector(lambda: self._settings.masters, self._greet, rng, log)
+        self._introduced = settings.introduction
+        """What the last master was told of us, or would have been."""
 
     def _make_source(self, network: Network, token: bytes, new_id: IdMaker, rng: random.Random) -> Source:
         def settings() -> Settings:
@@ -113,12 +116,9 @@ class Worker:
 
         Where a master must hear of it, we connect anew.
         """
-        before, self._settings = self._settings, settings
+        self._settings = settings
         self._hands.pool.resize(settings.pool)
-        if settings.introduction != before.introduction:
-            self._connector.hurry()
-            if self._conversation is not None:
-                self._conversation.abort("connecting anew with other settings")
+        self._introduce_anew()
         self._bell.set()
 
     def status(self) -> str:
@@ -156,12 +156,27 @@ class Worker:
         """One conversation after the other, for ever."""
         while True:
             conversation = self._conversation = await self._connector.connect()
+            self._introduce_anew()  # the settings may have changed while we were about to connect
             self._bell.set()
             await asyncio.wait([conversation.closed])
             self._conversation = None
             conversation.over()
             self._connector.lost(conversation.closed.result())
             self._bell.set()
+
+    async def _greet(self, address: Address) -> Conversation:
+        introduction = self._settings.introduction
+        conversation = await self._source.greet(address)
+        self._introduced = introduction
+        return conversation
+
+    def _introduce_anew(self) -> None:
+        """Connect anew where what we said of us, or whom we said it to, is not what the settings say now."""
+        if self._introduced == self._settings.introduction:
+            return
+        self._connector.hurry()
+        if self._conversation is not None:
+            self._conversation.abort("connecting anew with other settings")
 
     def _delivered(self) -> bool:
         return not self._outbox or self._conversation is None
