@@ -5,6 +5,7 @@ acknowledged. The same work by a plain `BaseManager` pair, in memory alone, is t
 run, because machines are noisy: read the ratios.
 """
 
+import os
 import statistics
 import sys
 import tempfile
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cluster import Cluster
 
-from tests.benchmarks.plain_pair import PlainPair
+from tests.benchmarks.plain_pair import PlainPair, connect
 
 ROUNDS = 5
 TASKS = 20_000
@@ -24,6 +25,8 @@ PLAIN_TASKS = 4_000
 """Fewer for the reference, which is slower: both take about as long."""
 
 TRIPS = 400
+CONNECTS = 20
+PAGE = 4096
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
@@ -33,10 +36,10 @@ def rate(count: int, work: Callable[[], object]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def trips(go: Callable[[], object]) -> list[float]:
+def trips(go: Callable[[], object], count: int = TRIPS) -> list[float]:
     """Milliseconds of each of many round trips, one after the other."""
     times = []
-    for _ in range(TRIPS):
+    for _ in range(count):
         began = time.perf_counter()
         go()
         times.append((time.perf_counter() - began) * 1000)
@@ -54,7 +57,9 @@ def measure(folder: Path, tasks: int) -> None:
         with cluster.client() as client, PlainPair() as plain:
             _warm_up(client, plain)
             _rates(client, plain, tasks)
+            _disk(folder)
             _latency(client, plain)
+            _connect(cluster, plain)
     finally:
         cluster.close()
 
@@ -96,8 +101,33 @@ def _rates(client: object, plain: PlainPair, tasks: int) -> None:
 def _latency(client: object, plain: PlainPair) -> None:
     theirs = trips(plain.round_trip)
     ours = trips(lambda: client.submit("square", 7).result(10))  # type: ignore[attr-defined] # a Client
-    for name, times in (("plain, submit to result", theirs), ("qdist, submit to result, two fsyncs", ours)):
-        print(f"{name:<55}{median(times):>10.2f} ms p50 {times[int(len(times) * 0.99)]:8.2f} ms p99")
+    _print_times("plain, submit to result", theirs)
+    _print_times("qdist, submit to result, two fsyncs", ours)
+
+
+def _disk(folder: Path) -> None:
+    """What one fsync of this disk costs: nothing that is safe can be faster than its number of them."""
+    with (folder / "disk").open("wb", buffering=0) as file:
+        file.write(bytes(PAGE * TRIPS))
+        file.seek(0)
+
+        def overwrite() -> None:
+            file.write(bytes(PAGE))
+            os.fdatasync(file.fileno())
+
+        _print_times("this disk: 4 KiB written over and synced", trips(overwrite))
+
+
+def _connect(cluster: Cluster, plain: PlainPair) -> None:
+    """A plain client's way to both queues: six connections with a handshake each."""
+    host, _, port = cluster.address.rpartition(":")
+    key = cluster.keys["submit"].read_bytes().removesuffix(b"\n")
+    _print_times("plain client to a plain server: connect, two queues", trips(lambda: connect(plain.port), CONNECTS))
+    _print_times("plain client to qdist-master: the same", trips(lambda: connect(int(port), host, key), CONNECTS))
+
+
+def _print_times(name: str, times: list[float]) -> None:
+    print(f"{name:<55}{median(times):>10.2f} ms p50 {times[int(len(times) * 0.99)]:8.2f} ms p99")
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ def serve() -> None:
     server.serve_forever()
 
 
-def connect(port: int) -> tuple[Any, Any]:
+def connect(port: int, host: str = "127.0.0.1", key: bytes = KEY) -> tuple[Any, Any]:
     """The two queues of the server at `port`."""
     _Manager.register("get_task_queue")
     _Manager.register("get_result_queue")
-    manager = _Manager(address=("127.0.0.1", port), authkey=KEY)
+    manager = _Manager(address=(host, port), authkey=key)
     manager.connect()
     return manager.get_task_queue(), manager.get_result_queue()  # type: ignore[attr-defined]
 
@@ -55,7 +55,8 @@ class PlainPair:
         assert self._processes[0].stdout is not None
         port = self._processes[0].stdout.readline().strip()
         self._processes += [_start("worker", port) for _ in range(2)]
-        self.tasks, self.results = connect(int(port))
+        self.port = int(port)
+        self.tasks, self.results = connect(self.port)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
