@@ -231,18 +231,6 @@ async def test_a_reload_of_processes_resizes_the_pool_and_introduces_us_anew(
 
 
 @on_stage(Stage)
-async def test_a_reload_in_the_middle_of_a_greeting_introduces_us_anew(stage: Stage) -> None:
-    address = await stage.master.start()
-    stage.master.silent = {"hello"}
-    await stage.begin(address)
-    await stage.until(lambda: stage.master.unanswered)
-    stage.worker.reload(msgspec.structs.replace(stage.settings, queues=("mail",)))
-    stage.master.speak()
-    await stage.until(lambda: stage.master.hellos[-1].queues == ["mail"] and stage.master.parked)
-    assert stage.master.ends == [False]
-
-
-@on_stage(Stage)
 async def test_a_reload_while_a_master_is_about_to_answer_hello_is_not_forgotten(stage: Stage) -> None:
     stage.master.silent = {"hello"}
     await stage.begin(await stage.master.start())

@@ -61,12 +61,8 @@ class Connector:
         while True:
             await self._rest()
             conversation = await self._round()
-            if conversation is None:
-                continue
-            if not self._hurry.is_set():
+            if conversation is not None:
                 return conversation
-            conversation.abort("something changed in the middle of the greeting")
-            conversation.drop()
 
     def lost(self, reason: str) -> None:
         """The conversation that `connect` gave has ended."""
