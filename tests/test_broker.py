@@ -4,15 +4,18 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from qdistd.broker import Broker, Seat, Settings
 from qdistd.lifecycle import Policy
 from qdistd.model import Grant, Held, Outcome, Settlement, State, Task
-from qdistd.store import Store, WorkerRow, open_store
+from qdistd.protocol import LARGEST_FRAME, Granted
+from qdistd.store import LARGEST_LEASE, Store, WorkerRow, open_store
 
 WALL = 1_000_000.0
 LEASE = 30.0
+LARGEST = 8 * 1024 * 1024
 
 
 class Clocks:
@@ -93,6 +96,21 @@ def test_a_task_goes_from_submit_to_result(house: House) -> None:
     assert house.settle(seat, grant) == []
     (result,), _ = house.broker.take_events()
     assert (result.id, result.state, result.attempt, result.value) == (task, State.SUCCEEDED, 1, b"v")
+
+
+def test_what_is_granted_at_once_fits_into_a_frame_however_large_the_payloads_are() -> None:
+    house = House(open_store("sqlite://:memory:"), Clocks(), payload=LARGEST)
+    seat = house.hello("a")
+    for size in (LARGEST, 1, LARGEST_LEASE - 1):
+        for queue in ("one", "two"):
+            with house.change() as broker:
+                broker.submit([Task(house.rng.randbytes(16), "square", bytes(size), queue) for _ in range(3)])
+    granted = []
+    while len(granted) < 18:
+        with house.change() as broker:
+            grants = broker.lease(seat, ["one", "two"], 100)
+        assert len(msgspec.msgpack.encode(Granted(grants))) < LARGEST_FRAME - 1024
+        granted += grants
 
 
 def test_a_lease_that_runs_out_goes_to_another_worker_and_fences_the_first(house: House) -> None:

@@ -11,7 +11,7 @@ import pytest
 from qdistd.errors import ConfigError
 from qdistd.lifecycle import Policy, after
 from qdistd.model import Outcome, State, Task
-from qdistd.store import Arrival, Ending, Page, Store, StoreFull, WorkerRow, open_store
+from qdistd.store import LARGEST_LEASE, Arrival, Ending, Page, Store, StoreFull, WorkerRow, open_store
 from qdistd.store.schema import STEPS
 
 NOW = 1_000_000.0
@@ -108,6 +108,13 @@ def test_a_lease_takes_from_its_queue_alone_and_counts_the_attempt(store: Store)
     first, _second = lease(store, 9, "mail")
     assert (first.claim.attempt, first.payload, first.damaged) == (1, b"payload", False)
     assert lease(store, 9, "mail") == []
+
+
+def test_a_lease_ends_with_the_payload_that_fills_it(store: Store) -> None:
+    payload = bytes(LARGEST_LEASE // 2)
+    with Change(store):
+        store.insert([Arrival(Task(new_id(), "square", payload), State.READY, NOW) for _ in range(5)], NOW)
+    assert [len(lease(store, 9)) for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_what_was_committed_is_there_after_opening_again(make_store: Callable[[], Store]) -> None:

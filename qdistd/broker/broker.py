@@ -32,7 +32,7 @@ from qdistd.model import (
     WorkerView,
 )
 from qdistd.protocol import Refusal
-from qdistd.store import Arrival, Ending, Leased, Store, WorkerRow
+from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Store, WorkerRow
 
 LONGEST_NAP = 10.0
 """Seconds between ticks at most: the wall clock may step, and a task for a time of day must notice."""
@@ -151,12 +151,12 @@ class Broker:
         return seat
 
     def lease(self, seat: Seat, queues: Iterable[str], count: int) -> list[Grant]:
-        """Up to `count` tasks of the queues, in this order."""
+        """Up to `count` tasks of the queues, in this order; fewer where their payloads would not fit into a frame."""
         self.renew(seat)
         grants: list[Grant] = []
         for queue in queues:
             wanted = count - len(grants)
-            if wanted > 0 and self.store.ready(queue) > 0:
+            if wanted > 0 and self.store.ready(queue) > 0 and _payload(grants) < LARGEST_LEASE:
                 grants += self._grant(seat, self.store.lease(queue, wanted, seat.number, self._now()))
         return grants
 
@@ -337,6 +337,10 @@ class Broker:
 
 def _fields(leased: Leased) -> tuple[Claim, bytes, float, bool]:
     return leased.claim, leased.payload, leased.timeout, leased.damaged
+
+
+def _payload(grants: Iterable[Grant]) -> int:
+    return sum(len(grant.payload) for grant in grants)
 
 
 def _too_large(task: Task, limit: int) -> Refusal:

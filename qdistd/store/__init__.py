@@ -18,6 +18,9 @@ import msgspec
 from qdistd.errors import ConfigError
 from qdistd.model import Claim, Next, Outcome, Result, State, Task, TaskView
 
+LARGEST_LEASE = 3 * 1024 * 1024
+"""Bytes of payload after which a lease is full. Two of them and the largest payload (8 MiB) make less than a frame."""
+
 
 class StoreBroken(Exception):
     """The store can no longer promise anything: end the process at once."""
@@ -96,7 +99,10 @@ class Store(Protocol):
         """Store new tasks; an id that is there already is left alone. How many were new."""
 
     def lease(self, queue: str, count: int, worker: int, now: float) -> list[Leased]:
-        """Lease up to `count` ready tasks, lower priority numbers first, then the oldest. `attempt` grows by one."""
+        """Lease up to `count` ready tasks, lower priority numbers first, then the oldest. `attempt` grows by one.
+
+        Fewer where their payloads come to `LARGEST_LEASE` before; the one that gets there is the last.
+        """
 
     def end(self, endings: Sequence[Ending], now: float) -> int:
         """End attempts. How many held the guard: fewer than given means another attempt held some."""

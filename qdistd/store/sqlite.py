@@ -14,7 +14,7 @@ from zlib import crc32
 
 from qdistd.errors import ConfigError
 from qdistd.model import Claim, Outcome, Result, State, TaskView
-from qdistd.store import Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, views
+from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, views
 from qdistd.store.schema import migrate
 
 CACHE_KIB = 64 * 1024
@@ -45,7 +45,9 @@ backoff, key, mailbox, created) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLIC
 _CLAIM = "seq, id, attempt, name, queue, retries, backoff, failures, crashes, losses, cancel, mailbox"
 
 _LEASE = f"""UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, started = ? WHERE seq IN
-(SELECT seq FROM task WHERE state = 1 AND queue = ? ORDER BY priority, seq LIMIT ?)
+(SELECT seq FROM (SELECT seq, sum(size) OVER (ORDER BY priority, seq ROWS UNBOUNDED PRECEDING) - size AS before FROM
+(SELECT seq, priority, length(payload) AS size FROM task WHERE state = 1 AND queue = ? ORDER BY priority, seq LIMIT ?))
+WHERE before < {LARGEST_LEASE})
 RETURNING priority, {_CLAIM}, payload, timeout, payload_check"""
 
 _END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?,
