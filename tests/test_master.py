@@ -284,3 +284,14 @@ def test_status_tells_what_is_where(tmp_path: Path) -> None:
             assert status.listen == [str(served.address)]
 
     run(scenario)
+
+
+def test_bytes_that_are_no_text_are_refused_like_any_other_nonsense(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as served:
+            link = await served.link()
+            task_named_in_no_language = b"\x93\xc4\x10" + bytes(16) + b"\xa2\xff\xfe\xc4\x00"
+            link._send(b"\x93\x63\xa6submit\x91\x91" + task_named_in_no_language)
+            assert "no answer to anything that was asked" in await link.closed, "there was an answer, to number 99"
+
+    run(scenario)

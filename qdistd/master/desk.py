@@ -12,13 +12,14 @@ import msgspec
 
 from qdistd import protocol as say
 from qdistd.broker import Broker, Seat
-from qdistd.errors import NotFound, QdistError
+from qdistd.errors import QdistError
 from qdistd.master.guest import Guest
 from qdistd.master.lobby import Lobby, Parked
+from qdistd.master.people import People
 from qdistd.master.writer import Job, Writer
-from qdistd.model import Grant, QueueView, Result, TaskView, id_text
-from qdistd.protocol import VERBS, Role, Verb
-from qdistd.store import Page, Store, WorkerRow
+from qdistd.model import Grant, Result
+from qdistd.protocol import UNREADABLE, VERBS, Role, Verb
+from qdistd.store import Store, WorkerRow
 from qdistd.wire.server import Peer
 
 
@@ -53,7 +54,6 @@ class Desk:
         self._loop = loop
         self._wall = wall
         self._terms = terms
-        self._status = status
         self._log = log
         self._guests: dict[Peer, Guest] = {}
         self._workers: dict[bytes, Guest] = {}
@@ -61,20 +61,15 @@ class Desk:
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
             word: msgspec.msgpack.Decoder(verb.question) for word, verb in VERBS.items()
         }
+        people = People(broker, store, status=status, put=self._put, ordered=self._hear_orders)
         self._serve: dict[str, Callable[[Guest, int, Any], None]] = {
             "hello": self._hello,
             "submit": self._submit,
             "wait": self._wait,
-            "cancel": self._cancel,
-            "retry": self._retry,
-            "show": self._show,
-            "list": self._list,
-            "queues": self._queues,
-            "workers": self._list_workers,
-            "status": self._say_status,
             "lease": self._lease,
             "report": self._report,
             "bye": self._bye,
+            **people.verbs,
         }
 
     # -- connections
@@ -90,10 +85,7 @@ class Desk:
             return
         try:
             question = self._decoders[word].decode(raw)
-        except (
-            msgspec.DecodeError,
-            RecursionError,
-        ) as error:  # RecursionError: nested beyond any shape of ours
+        except UNREADABLE as error:
             peer.fail(number, "malformed", f"{word}: {error}")
             return
         guest = self._guests.get(peer) or self._guests.setdefault(peer, Guest(peer, self._loop))
@@ -310,52 +302,12 @@ class Desk:
         self._log.info("worker %s says bye", seat.row.name)
         self._put(guest, number, lambda: self._broker.bye(seat), lambda _: guest.peer.answer(number, say.Reported()))
 
-    # -- people
-
-    def _cancel(self, guest: Guest, number: int, cancel: say.Cancel) -> None:
-        def answer(done: tuple[dict[bytes, Any], list[Seat]]) -> None:
-            states, ordered = done
-            guest.peer.answer(number, say.Cancelled(states, [id for id in cancel.ids if id not in states]))
-            for seat in ordered:
-                worker = self._workers.get(seat.row.token)
-                if worker is not None:
-                    self._answer_lease(worker)
-
-        self._put(guest, number, lambda: self._broker.cancel(cancel.ids), answer, len(cancel.ids))
-
-    def _retry(self, guest: Guest, number: int, retry: say.Retry) -> None:
-        def answer(states: dict[bytes, Any]) -> None:
-            guest.peer.answer(number, say.Cancelled(states, [id for id in retry.ids if id not in states]))
-
-        self._put(guest, number, lambda: self._broker.retry(retry.ids), answer, len(retry.ids))
-
-    def _show(self, guest: Guest, number: int, show: say.Show) -> None:
-        def run() -> TaskView:
-            view = self._store.view(show.id)
-            if view is None:
-                raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
-            return view
-
-        self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
-
-    def _list(self, guest: Guest, number: int, ask: say.List) -> None:
-        page = Page(ask.states, ask.queue, ask.name, ask.before, ask.limit)
-        self._put(
-            guest,
-            number,
-            lambda: self._store.page(page),
-            lambda found: guest.peer.answer(number, say.Listed(*found)),
-            ask.limit,
-        )
-
-    def _queues(self, guest: Guest, number: int, _: say.Queues) -> None:
-        guest.peer.answer(number, say.QueueList(queue_views(self._store)))
-
-    def _list_workers(self, guest: Guest, number: int, _: say.Workers) -> None:
-        guest.peer.answer(number, say.WorkerList(self._broker.workers()))
-
-    def _say_status(self, guest: Guest, number: int, _: say.Status) -> None:
-        self._put(guest, number, self._status, lambda view: guest.peer.answer(number, view))
+    def _hear_orders(self, seats: Iterable[Seat]) -> None:
+        """These workers have an order to obey: the answer to their parked lease carries it."""
+        for seat in seats:
+            worker = self._workers.get(seat.row.token)
+            if worker is not None:
+                self._answer_lease(worker)
 
     # -- the writer
 
@@ -375,15 +327,6 @@ class Desk:
             guest.peer.fail(number, error.code, str(error))
 
         self.writer.put(Job(run, answer, fail, weight))
-
-
-def queue_views(store: Store) -> list[QueueView]:
-    """All queues and where their tasks stand."""
-    counts = store.counts()
-    return [
-        QueueView(name, {state.word: tasks for state, tasks in sorted(states.items())})
-        for name, states in sorted(counts.items())
-    ]
 
 
 def _orders(seat: Seat) -> say.Orders:

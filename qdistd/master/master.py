@@ -18,9 +18,10 @@ from qdistd.address import Address
 from qdistd.broker import Broker, Settings
 from qdistd.errors import QdistError
 from qdistd.master.commits import Commits
-from qdistd.master.desk import Desk, Terms, queue_views
+from qdistd.master.desk import Desk, Terms
 from qdistd.master.faces import Compat, Faces
 from qdistd.master.lobby import Lobby
+from qdistd.master.people import queue_views
 from qdistd.master.writer import Job, Writer
 from qdistd.model import IdMaker, Result
 from qdistd.store import Store

@@ -111,5 +111,5 @@ def _attempt(
 def _failure(value: bytes) -> Failure:
     try:
         return msgspec.msgpack.decode(value, type=Failure)
-    except msgspec.DecodeError:  # a worker of ours does not write such a thing, but anybody with its key can
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # no worker of ours writes that, but anybody with its key can
         return Failure("unreadable", "what the worker reported about this attempt cannot be read")

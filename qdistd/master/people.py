@@ -1,0 +1,100 @@
+"""The verbs of people: look at what there is, cancel, try again."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from qdistd import protocol as say
+from qdistd.broker import Broker, Seat
+from qdistd.errors import NotFound
+from qdistd.master.guest import Guest
+from qdistd.model import QueueView, State, TaskView, id_text
+from qdistd.store import Page, Store
+
+
+class Put(Protocol):
+    """Have `run` done by the writer, and `answer` called with what it returned; `weight`: tasks it touches."""
+
+    def __call__(
+        self, guest: Guest, number: int, run: Callable[[], Any], answer: Callable[[Any], None], weight: int = 1
+    ) -> None: ...
+
+
+class People:
+    """`verbs` serves them by their word. `ordered` is told which workers have an order to hear."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        *,
+        status: Callable[[], say.StatusView],
+        put: Put,
+        ordered: Callable[[Iterable[Seat]], None],
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._status = status
+        self._put = put
+        self._ordered = ordered
+        self.verbs: dict[str, Callable[[Guest, int, Any], None]] = {
+            "cancel": self._cancel,
+            "retry": self._retry,
+            "show": self._show,
+            "list": self._list,
+            "queues": self._queues,
+            "workers": self._workers,
+            "status": self._say_status,
+        }
+
+    def _cancel(self, guest: Guest, number: int, cancel: say.Cancel) -> None:
+        def answer(done: tuple[dict[bytes, State], list[Seat]]) -> None:
+            states, seats = done
+            guest.peer.answer(number, _cancelled(cancel.ids, states))
+            self._ordered(seats)
+
+        self._put(guest, number, lambda: self._broker.cancel(cancel.ids), answer, len(cancel.ids))
+
+    def _retry(self, guest: Guest, number: int, retry: say.Retry) -> None:
+        def answer(states: dict[bytes, State]) -> None:
+            guest.peer.answer(number, _cancelled(retry.ids, states))
+
+        self._put(guest, number, lambda: self._broker.retry(retry.ids), answer, len(retry.ids))
+
+    def _show(self, guest: Guest, number: int, show: say.Show) -> None:
+        def run() -> TaskView:
+            view = self._store.view(show.id)
+            if view is None:
+                raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
+            return view
+
+        self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
+
+    def _list(self, guest: Guest, number: int, ask: say.List) -> None:
+        page = Page(ask.states, ask.queue, ask.name, ask.before, ask.limit)
+
+        def answer(found: tuple[list[TaskView], int]) -> None:
+            guest.peer.answer(number, say.Listed(*found))
+
+        self._put(guest, number, lambda: self._store.page(page), answer, ask.limit)
+
+    def _queues(self, guest: Guest, number: int, _: say.Queues) -> None:
+        guest.peer.answer(number, say.QueueList(queue_views(self._store)))
+
+    def _workers(self, guest: Guest, number: int, _: say.Workers) -> None:
+        guest.peer.answer(number, say.WorkerList(self._broker.workers()))
+
+    def _say_status(self, guest: Guest, number: int, _: say.Status) -> None:
+        self._put(guest, number, self._status, lambda view: guest.peer.answer(number, view))
+
+
+def queue_views(store: Store) -> list[QueueView]:
+    """All queues and where their tasks stand."""
+    counts = store.counts()
+    return [
+        QueueView(name, {state.word: tasks for state, tasks in sorted(states.items())})
+        for name, states in sorted(counts.items())
+    ]
+
+
+def _cancelled(ids: Iterable[bytes], states: dict[bytes, State]) -> say.Cancelled:
+    return say.Cancelled(states, [task_id for task_id in ids if task_id not in states])
