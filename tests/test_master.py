@@ -295,3 +295,14 @@ def test_bytes_that_are_no_text_are_refused_like_any_other_nonsense(tmp_path: Pa
             assert "no answer to anything that was asked" in await link.closed, "there was an answer, to number 99"
 
     run(scenario)
+
+
+def test_a_connection_too_many_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, connections=1) as served:
+            first = await served.link()
+            with pytest.raises(Unavailable):
+                await served.link()
+            assert (await first.call(say.Submit([task(1)]))).refused == []
+
+    run(scenario)

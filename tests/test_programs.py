@@ -11,6 +11,8 @@ from cluster import Cluster, make_key, reserve_port
 from conftest import NewCluster
 from daemons import DEADLINE, clean_environ, python
 
+from qdistd import Client
+
 
 def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     command = python("-m", "qdistd", *arguments)
@@ -88,6 +90,17 @@ def test_a_ready_master_answers_at_its_address(new_cluster: NewCluster) -> None:
     assert b"#CHALLENGE#" in greeting(cluster.address)
     assert f"STATUS=listening on {cluster.address}" in cluster.master.notices[0]
     assert cluster.master.stop() == 0
+
+
+def test_a_master_listens_on_ipv4_ipv6_and_a_unix_socket_at_once(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(workers=0)
+    port = cluster.address.rpartition(":")[2]
+    addresses = [cluster.address, f"[::1]:{port}", f"unix:{cluster.folder}/master.sock"]
+    cluster.configure_master(master={"listen": addresses})
+    cluster.master.reload()
+    for address in addresses:
+        with Client(address, key=cluster.keys["submit"]) as q:
+            assert q.status().listen == addresses
 
 
 def test_a_killed_master_comes_back_on_the_same_port(new_cluster: NewCluster) -> None:

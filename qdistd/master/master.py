@@ -40,6 +40,7 @@ class MasterSettings(msgspec.Struct, frozen=True):
     heartbeat: float = 5.0
     result: int = 1024 * 1024
     limits: WireLimits = WireLimits()
+    connections: int = 10_000
     store_name: str = ""
 
 
@@ -148,6 +149,12 @@ class Master:
 
     def opened(self, peer: Peer) -> None:
         """A connection has shown a key."""
+        if len(self._peers) >= self._settings.connections:
+            self._log.warning(
+                "refused %s: %d connections are open ([limits] connections)", peer.address, len(self._peers)
+            )
+            peer.abort()
+            return
         self._peers[peer] = None
 
     def native(self, peer: Peer, number: int, verb: str, question: msgspec.Raw) -> None:

@@ -83,6 +83,7 @@ def settings_of(config: MasterConfig) -> MasterSettings:
             stock=limits.payload + AROUND_A_PAYLOAD,
             min_digest="sha256" if config.keys.min_digest == "sha256" else "md5",
         ),
+        connections=limits.connections,
         store_name=config.store,
     )
 
