@@ -42,7 +42,7 @@ async def test_a_full_pool_parks_a_lease_for_orders_alone_and_asks_again_when_a_
 
 
 @on_stage(Stage)
-async def test_ended_tasks_are_reported_and_the_next_ones_asked_for_in_the_same_write(stage: Stage) -> None:
+async def test_ended_tasks_are_reported_and_the_next_ones_asked_for_in_the_same_turn(stage: Stage) -> None:
     await stage.running(1, 2, 3, 4)
     await stage.until(lambda: stage.master.parked)
     stage.pool.finish(grant(2), b"two")

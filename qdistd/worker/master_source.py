@@ -3,7 +3,7 @@
     worker                               master
       ── hello: token, held ───────────────>
       <── welcome: lease, heartbeat ────────
-      ── report: ended tasks ──┐ one write  >   one transaction: settle, then grant
+      ── report: ended tasks ──┐ together   >   one transaction at best: settle, then grant
       ── lease: room in pool ──┘            >
       <── reported: stale, orders ──────────
       <── granted: tasks, orders ───────────      (a lease is parked until there is work)
