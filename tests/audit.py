@@ -1,15 +1,21 @@
-"""What must be true when all faults are over: every task has succeeded, each further attempt has a cause, and a worker
-has written one line for each change of its state.
+"""What must be true when all faults are over: every task has succeeded, each further attempt has a cause, a worker
+has written one line for each change of its state, and its disk keeps nothing that the master has.
 """
 
+import contextlib
 import re
+import shutil
+import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
+from cluster import Cluster
 from daemons import Daemon
 
 from qdistd import Client
-from qdistd.model import State, TaskView, id_text
+from qdistd.model import Settlement, State, TaskView, id_text
 
 CHANGES = re.compile(r"qdistd\.worker (no master answers|connected|lost|no master takes)")
 
@@ -50,5 +56,27 @@ def _causes(view: TaskView) -> list[str]:
 
 
 def changes_of_state(worker: Daemon) -> list[str]:
-    """How the worker says it stood with its master, line by line: "connected", "lost", "no master answers"…"""
-    return CHANGES.findall(worker.log)
+    """How the worker says it stood with its master, line by line: "connected", "lost", "connected"…
+
+    Without the first "no master answers", which depends on who of both was started first.
+    """
+    changes = CHANGES.findall(worker.log)
+    return changes[1:] if changes[:1] == ["no master answers"] else changes
+
+
+def spooled(cluster: Cluster, worker: Daemon) -> set[tuple[str, int]]:
+    """The results that a worker keeps on its disk for a master that has not got them yet: (task id, attempt).
+
+    The worker has its file for itself, so this looks into a copy; a copy from the middle of a write has nothing in it.
+    """
+    spool = cluster.folder / "worker" / worker.name / "spool.db"
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{spool}{suffix}", folder)
+        try:
+            with contextlib.closing(sqlite3.connect(f"{folder}/spool.db")) as copy:
+                rows = copy.execute("SELECT body FROM unsent").fetchall()
+        except sqlite3.DatabaseError:
+            return set()
+    kept = [msgspec.msgpack.decode(body, type=Settlement) for (body,) in rows]
+    return {(id_text(settlement.id), settlement.attempt) for settlement in kept}

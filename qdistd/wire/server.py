@@ -301,7 +301,8 @@ class Peer(Channel):
             self._write(FAILURE)
             self.close()
         elif isinstance(error, TooLarge) and not self._is_native:
-            self.stock_error(f"{error.code}: {error}")  # the reader drops the rest, the client reads this after it
+            # the reader drops the rest of it, and the client reads this when it has sent it all
+            self.stock_error(f"{error.code}: {error}; put the data in a file on shared storage and send its path")
         else:
             log.warning("%s breaks the protocol: %s", self.address, error)
             self.abort()
