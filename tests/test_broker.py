@@ -332,3 +332,14 @@ def test_a_gone_worker_is_shown_for_a_while_and_then_forgotten(house: House) -> 
     assert [worker.state for worker in house.broker.workers()] == ["gone"]
     house.tick(3601)
     assert house.broker.workers() == []
+
+
+def test_a_cancel_order_that_was_lost_with_its_connection_is_given_again(house: House) -> None:
+    (task,) = house.submit()
+    seat = house.hello("a")
+    (grant,) = house.lease(seat)
+    with house.change() as broker:
+        broker.cancel([task])
+    seat.cancel.clear()  # said on a connection that broke at that moment
+    house.broker.gone(seat, ended=False)
+    assert house.hello("a", held=(Held(grant.id, grant.attempt),)).cancel == [task]

@@ -138,6 +138,7 @@ class Broker:
         self._drop_claims(seat, inhand, Outcome.RELEASED, "the worker never received it")
         leased = {(claim.id, claim.attempt) for seat in self._seats for claim in seat.claims.values()}
         seat.cancel = [task_id for task_id, attempt in inhand if (task_id, attempt) not in leased]
+        seat.cancel += [claim.id for claim in seat.claims.values() if claim.cancel]  # the order may have been lost
         return seat
 
     def sit(self, row: WorkerRow) -> Seat:
