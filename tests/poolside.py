@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import logging
 import os
+import select
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -84,6 +85,12 @@ class Poolside:
     async def hears(self, *words: str) -> None:
         """Wait until the tasks have said these words, in whatever order."""
         await self.until(lambda: set(words) <= set(self.heard))
+
+    def reads_before_the_pool(self) -> str:
+        """The next word of a task, heard while the pool hears nothing."""
+        select.select([self._ear], [], [], DEADLINE)
+        self._listen()
+        return self.heard[-1]
 
     async def end(self, grant: Grant) -> Settlement:
         await self.until(lambda: any(settlement.id == grant.id for settlement in self.settled))

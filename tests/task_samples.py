@@ -55,6 +55,10 @@ def hold(news: str, word: str, gate: str) -> str:
     return word
 
 
+def hold_and_tell_pid(news: str, gate: str) -> None:
+    hold(news, str(os.getpid()), gate)
+
+
 def hold_in_c(news: str, word: str, text: str = "a" * 64 + "b") -> None:
     """Never lets go of the interpreter again."""
     tell(news, word)
@@ -115,6 +119,13 @@ def write_everywhere() -> None:
     for descriptor in range(3, 30):
         with contextlib.suppress(OSError):
             os.write(descriptor, b"x" * 4096)
+
+
+def scribble(data: bytes, news: str) -> None:
+    for descriptor in range(3, 30):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, data)
+    tell(news, "scribbled")
 
 
 def print_much(lines: int, word: str) -> int:

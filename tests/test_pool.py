@@ -261,6 +261,15 @@ def test_a_pool_whose_modules_kill_their_process_does_not_start(tmp_path: object
     _without_start(tmp_path, scene, modules=("deadly",), path=(str(tmp_path),))
 
 
+def test_a_pool_whose_modules_write_into_its_pipes_does_not_start(tmp_path: object) -> None:
+    async def scene(side: Poolside) -> None:
+        (side.folder / "scribbler.py").write_text("from task_samples import scribble; scribble(bytes(45), '/dev/null')")
+        with pytest.raises(ConfigError, match="a child said nonsense while it started"):
+            await side.pool.start()
+
+    _without_start(tmp_path, scene, modules=("scribbler",), path=(str(tmp_path), str(Path(__file__).parent)))
+
+
 def test_one_broken_module_costs_only_its_own_tasks(tmp_path: object) -> None:
     async def scene(side: Poolside) -> None:
         (side.folder / "broken.py").write_text("raise SystemExit('not today')")

@@ -74,6 +74,40 @@ async def test_only_the_task_that_ran_is_blamed_for_a_death(side: Poolside) -> N
     assert len(side.settled) == 41
 
 
+@at_the_pool()
+async def test_a_result_that_came_before_nonsense_counts(side: Poolside) -> None:
+    await side.teach("scribble", b"", "/dev/null")
+    good, bad = side.grant("scribble", b"", "/dev/null"), side.grant("scribble", b"x" * 99, side.news)
+    side.pool.give([good, bad])
+    assert side.reads_before_the_pool() == "scribbled"
+    await side.result(good)
+    assert "wrote into pipes" in (await side.failure(bad, Outcome.CRASHED)).message
+    assert side.pool.held() == []
+
+
+@at_the_pool(processes=2)
+async def test_a_child_that_is_stopped_while_idle_is_replaced_and_its_tasks_run(side: Poolside) -> None:
+    await side.teach("add", 1)
+    side.give("hold_and_tell_pid", side.news, side.gate)
+    await side.until(lambda: side.heard)
+    [idle] = [pid for pid in children() if pid != int(side.heard[0])]
+    os.kill(idle, signal.SIGSTOP)
+    grants = [side.grant("add", number) for number in range(3)]
+    side.pool.give(grants)
+    assert [await side.result(grant) for grant in grants] == [0, 1, 2]
+    assert idle not in children()
+    assert side.log.lines == [
+        f"child {idle} does not take up its tasks: it is replaced, and they go to others",
+    ]
+
+
+@at_the_pool()
+async def test_a_task_that_never_began_is_not_blamed_for_its_time(side: Poolside) -> None:
+    [pid] = children()
+    os.kill(pid, signal.SIGSTOP)
+    assert await side.result(side.give("add", 1, 2, timeout=0.1)) == 3
+
+
 @at_the_pool(processes=2)
 async def test_an_idle_child_that_is_killed_is_replaced_and_nobody_is_blamed(side: Poolside) -> None:
     await side.teach("add", 1)
@@ -182,6 +216,14 @@ async def test_a_child_without_pipes_is_killed_in_time_and_costs_no_processor_un
     before = os.times().user
     assert (await side.failure(grant)).kind == "timeout"
     assert os.times().user - before < 0.5
+    assert await side.run("add", 1, 2) == 3
+
+
+@at_the_pool()
+async def test_a_child_without_pipes_is_killed_though_its_task_has_no_limit(side: Poolside) -> None:
+    grant = side.give("hold_after_closing_everything", side.news, "cut off", side.gate)
+    failure = await side.failure(grant, Outcome.CRASHED)
+    assert failure.message == ("hold_after_closing_everything closed the pipes of its child, which was killed for it")
     assert await side.run("add", 1, 2) == 3
 
 

@@ -67,6 +67,12 @@ def garbled(name: str, what: str) -> Verdict:
     return Verdict(Outcome.CRASHED, Failure("signal", message, number=signal.SIGKILL))
 
 
+def muted(name: str) -> Verdict:
+    """The child lives, but nothing that it says can ever come here."""
+    message = f"{name} closed the pipes of its child, which was killed for it"
+    return Verdict(Outcome.CRASHED, Failure("signal", message, number=signal.SIGKILL))
+
+
 def overrun(name: str, limit: float) -> Verdict:
     """The task had its time."""
     return Verdict(

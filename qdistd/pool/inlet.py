@@ -1,6 +1,7 @@
 """Reading results from a pipe without ever waiting for its writer."""
 
 import os
+from collections.abc import Iterator
 
 from qdistd.child.frames import READ_SIZE, RESULT
 
@@ -29,12 +30,12 @@ class Inlet:
         self._limit = limit + SLACK if limit else MOST_BYTES
         self._unread = bytearray()
 
-    def read(self) -> list[Frame]:
-        """The results that are complete after one mouthful. Garbled where they make no sense."""
+    def read(self) -> Iterator[Frame]:
+        """The results that are complete after one mouthful. Garbled, after the good ones, where they make no sense."""
         self._fill()
         return self._frames()
 
-    def read_all(self) -> list[Frame]:
+    def read_all(self) -> Iterator[Frame]:
         """All results that are there. For a writer that is dead: a living one may write for ever."""
         while self._fill():
             pass
@@ -49,18 +50,17 @@ class Inlet:
         self._unread += data
         return bool(data)
 
-    def _frames(self) -> list[Frame]:
-        frames: list[Frame] = []
+    def _frames(self) -> Iterator[Frame]:
         at, size = 0, len(self._unread)
-        while size - at >= RESULT.size:
-            length, outcome, ticket, started, wall, cpu, rss = RESULT.unpack_from(self._unread, at)
-            if length > self._limit:
-                raise Garbled(f"a result of {length} bytes was announced; the limit is {self._limit}")
-            start, at_next = at + RESULT.size, at + RESULT.size + length
-            if at_next > size:
-                break
-            value = bytes(self._unread[start:at_next])
-            frames.append((outcome, ticket, started, wall, cpu, rss, value))
-            at = at_next
-        del self._unread[:at]
-        return frames
+        try:
+            while size - at >= RESULT.size:
+                length, outcome, ticket, started, wall, cpu, rss = RESULT.unpack_from(self._unread, at)
+                if length > self._limit:
+                    raise Garbled(f"a result of {length} bytes was announced; the limit is {self._limit}")
+                start, end = at + RESULT.size, at + RESULT.size + length
+                if end > size:
+                    break
+                at = end
+                yield outcome, ticket, started, wall, cpu, rss, bytes(self._unread[start:end])
+        finally:
+            del self._unread[:at]

@@ -163,9 +163,9 @@ class Pool:
             child.stop(now)
             self._arm(child.due())
         self._after()
-        await self._nursery.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE + STUBBORN):
+                await self._nursery.close()
                 await self._gone()
         for child in self._children:
             self._log.error("child %d does not die: the kernel does not let go of it", child.pid)
@@ -252,6 +252,8 @@ class Pool:
         begun = child.grants()
         if grants and begun:  # they were too many: the task before them takes longer than tasks of its name did
             self._pace.learn(begun[0].name, LONG)
+        elif grants:
+            self._log.warning("child %d does not take up its tasks: it is replaced, and they go to others", child.pid)
         return grants
 
     def _collect(self, child: ChildProcess) -> None:

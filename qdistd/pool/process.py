@@ -18,7 +18,7 @@ import msgspec
 from qdistd.call import encode_failure
 from qdistd.child.frames import READY, TICKET, Ready, task_frame
 from qdistd.model import Grant, Outcome, Settlement
-from qdistd.pool.deaths import Death, Verdict, cancelled, crash, garbled, overrun, reap, stopped
+from qdistd.pool.deaths import Death, Verdict, cancelled, crash, garbled, muted, overrun, reap, stopped
 from qdistd.pool.inlet import Frame, Garbled, Inlet
 from qdistd.pool.outlet import Outlet
 from qdistd.pool.pace import AHEAD, ALONE, MOST
@@ -27,6 +27,10 @@ from qdistd.pool.spawn import Spawned
 
 LONG = 0.05
 """Seconds that a task may run before those behind it go to other children."""
+
+DEAF = 5.0
+"""Seconds in which a child takes up its next task, however busy the machine is. One that does not is stopped, or
+stuck in what an earlier task has left behind."""
 
 GRACE = 2.0
 """Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
@@ -76,6 +80,8 @@ class ChildProcess:
         self._frames: list[bytes] = []
         self._since = 0.0
         """When the head began, as far as we know."""
+        self._deaf_at = NEVER
+        """When it must have begun."""
         self._verdicts: dict[int, Verdict] = {}
         """How tasks end that are to die with the child, by ticket."""
         self._retired = False
@@ -113,7 +119,7 @@ class ChildProcess:
     def give(self, grant: Grant, cost: float, now: float) -> None:
         """Have this run, after all that it has. Goes out with the next `flush`."""
         if not self._given:
-            self._since = now
+            self._next_begins(now)
         self._last_ticket += 1
         self._given[self._last_ticket] = (grant, cost)
         self._frames.append(task_frame(self._last_ticket, grant.name.encode(), grant.payload))
@@ -128,35 +134,47 @@ class ChildProcess:
 
     def recall(self) -> list[Grant]:
         """Take back all that the child has not taken."""
+        grants = [self._given.pop(ticket)[0] for ticket in self._untaken()]
+        self.load = sum(cost for _, cost in self._given.values())
+        return grants
+
+    def _untaken(self) -> list[int]:
+        """Take back the tickets that the child has not taken."""
         tickets = b""
         with contextlib.suppress(BlockingIOError):
             tickets = os.read(self._spawned.tickets_back, MOST * TICKET.size)
         tickets += self._tickets.retract()
-        grants = [self._given.pop(ticket)[0] for (ticket,) in TICKET.iter_unpack(tickets)]
-        self.load = sum(cost for _, cost in self._given.values())
-        return grants
+        return [ticket for (ticket,) in TICKET.iter_unpack(tickets)]
+
+    def _next_begins(self, now: float) -> None:
+        self._since, self._deaf_at = now, now + DEAF
 
     # --- results
 
     def read_ready(self) -> Ready | None:
-        """What the child has to say of itself, as soon as it stands."""
+        """What the child has to say of itself, as soon as it stands. Garbled where that is something else."""
         for frame in self._inlet.read():
             self._cpu = frame[-3]
-            return msgspec.json.decode(frame[-1], type=Ready)
+            try:
+                return msgspec.json.decode(frame[-1], type=Ready)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise Garbled(f"the first word of a child: {error}") from None
         return None
 
     def read(self, now: float) -> list[Ended]:
         """The tasks that have ended. A child that writes nonsense is killed."""
+        ended: list[Ended] = []
         try:
-            ended = [self._settle(frame) for frame in self._inlet.read()]
+            for frame in self._inlet.read():
+                ended.append(self._settle(frame))  # noqa: PERF401 - what came before nonsense has ended all the same
         except Garbled as error:
             for ticket, (grant, _) in self._given.items():
                 self._verdicts[ticket] = garbled(grant.name, str(error))
             self.kill()
-            return []
+            return ended
         if ended:
-            self._since = now
-        if self._retired and not self._given:
+            self._next_begins(now)
+        if self.ended or (self._retired and not self._given):
             self.kill_at = min(self.kill_at, now + GRACE)
         return ended
 
@@ -177,25 +195,43 @@ class ChildProcess:
         """When it wants to be looked after next."""
         if self._verdicts or not self._given:
             return self.kill_at
-        due = min(self.kill_at, self._since + self._limit())
+        due = min(self.kill_at, self._deaf_at, self._since + self._limit())
         return min(due, self._since + LONG) if len(self._given) > 1 else due
 
     def look_after(self, now: float) -> list[Grant]:
         """Do what is due. The tasks that it had to give back, as the one before them takes long."""
-        if now >= self.kill_at:
-            self.kill()
-        elif self._given and not self._verdicts and now >= self._since + self._limit():
-            head = self._head()
-            self._verdicts[head] = overrun(self._given[head][0].name, self._limit())
-            self.kill()
-        elif len(self._given) > 1 and now >= self._since + LONG:
-            grants = self.recall()
-            self.load = ALONE
-            return grants
+        if now < self.due():
+            return []
+        if now < self.kill_at:
+            return self._visit(now)
+        if self.ended and self._given:
+            self._verdicts.setdefault(self._head(), muted(self._name()))
+        self.kill()
         return []
+
+    def _visit(self, now: float) -> list[Grant]:
+        """See whether the head has begun, and whether that was too long ago; what stands behind it goes elsewhere."""
+        head, late, untaken = self._head(), now >= self._since + self._limit(), self._untaken()
+        if head not in untaken:
+            self._deaf_at = NEVER
+            if late:
+                self._verdicts[head] = overrun(self._name(), self._limit())
+                self.kill()
+        elif now >= self._deaf_at:
+            self.kill()
+        else:
+            untaken.remove(head)
+            self._tickets.write(TICKET.pack(head))
+            if late:
+                self._since = now
+        self.load = ALONE
+        return [self._given.pop(ticket)[0] for ticket in untaken]
 
     def _head(self) -> int:
         return next(iter(self._given))
+
+    def _name(self) -> str:
+        return self._given[self._head()][0].name
 
     def _limit(self) -> float:
         return self._given[self._head()][0].timeout or self._timeout or NEVER
@@ -255,10 +291,11 @@ class ChildProcess:
         return Burial(death, ended, grants)
 
     def _last_results(self) -> list[Ended]:
-        try:
-            return [self._settle(frame) for frame in self._inlet.read_all()]
-        except Garbled:
-            return []
+        ended: list[Ended] = []
+        with contextlib.suppress(Garbled):
+            for frame in self._inlet.read_all():
+                ended.append(self._settle(frame))  # noqa: PERF401 - as in `read`
+        return ended
 
     def _victim(self, ticket: int, death: Death, now: float, wall: float) -> Ended:
         grant = self._given[ticket][0]
