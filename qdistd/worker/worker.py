@@ -10,7 +10,6 @@ the tasks run on, their results wait, and the next hello names them all.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -147,9 +146,9 @@ class Worker:
         return due if conversation is None else min(due, conversation.turn(now))
 
     async def _bell_or(self, due: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(due):
-                await self._bell.wait()
+        alarm = self._loop.call_at(due, self._bell.set)
+        await self._bell.wait()
+        alarm.cancel()
         self._bell.clear()
 
     async def _keep_connected(self) -> None:
