@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from qdistd.address import Address
 from qdistd.errors import QdistError, Refused
-from qdistd.worker.backoff import Backoff
+from qdistd.wire.backoff import Backoff
 from qdistd.worker.source import Conversation
 
 QUICK_BASE, QUICK_CAP = 0.1, 5.0

@@ -1,7 +1,7 @@
 """How long to wait before the next try.
 
-Full jitter spreads the workers of a restarted master over the whole interval (M. Brooker, "Exponential Backoff And
-Jitter", AWS Architecture Blog, 2015).
+Full jitter spreads the workers and the clients of a restarted master over the whole interval (M. Brooker,
+"Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
 import random
