@@ -21,6 +21,8 @@ class Address(NamedTuple):
         if text.startswith("unix:"):
             if not text.startswith("unix:/"):
                 raise Refused(f"{text!r} is not an address: a Unix socket needs an absolute path ({EXPECTED})")
+            if not text.isprintable():
+                raise Refused(f"{text!r} is not an address: its path cannot be printed")
             return cls(path=text.removeprefix("unix:"))
         host, colon, port = text.rpartition(":")
         if not colon or not host:
@@ -45,9 +47,20 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def _may_be_a_name(host: str) -> bool:
+    """Whether the resolver can be asked about it at all."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return host.isprintable()
+
+
 def _host(text: str, host: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         return host[1:-1]
+    if not _may_be_a_name(host):
+        raise Refused(f"{text!r} is not an address: {host!r} cannot be the name of a host")
     if ":" in host:
         raise Refused(f"{text!r} is not an address: write an IPv6 address in brackets, [{host}]")
     return host

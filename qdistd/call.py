@@ -30,6 +30,7 @@ _ADVICE = {
     "memoryview": "send bytes(value)",
     "range": "send list(value)",
     "generator": "send list(value)",
+    "coroutine": "a task is a plain function, so run it there: asyncio.run(value)",
     "datetime.datetime": "send value.isoformat() or value.timestamp()",
     "datetime.date": "send value.isoformat()",
     "decimal.Decimal": "send str(value)",
@@ -60,6 +61,8 @@ def encode_value(value: object, limit: int = 0) -> bytes:
         _PlainPickler(file, PROTOCOL).dump(value)
     except RecursionError:
         raise Refused("the value is nested too deeply to be sent: flatten it") from None
+    except RuntimeError as error:  # another thread has put its hands on it
+        raise Refused(f"the value changed while it was written ({error}): return a copy that is yours alone") from None
     except pickle.PicklingError as error:
         raise Refused(f"the value cannot be sent ({error}): {_PLAIN}") from None
     return file.getvalue()

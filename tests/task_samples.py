@@ -27,6 +27,14 @@ class Named:
         return word.upper()
 
 
+class Proxy:
+    """As those of a web framework outside of a request."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError("working outside of an application")
+
+
+current_app = Proxy()
 shout = Named("")
 cry = Named("loud/cry")
 CONSTANT = 7

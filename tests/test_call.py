@@ -86,6 +86,27 @@ def test_what_is_not_plain_data_is_refused_with_advice(value: object, words: str
     assert words in str(refusal.value)
 
 
+async def answer() -> int:
+    return 42
+
+
+def test_a_coroutine_is_no_result_and_the_refusal_says_what_to_do() -> None:
+    coroutine = answer()
+    with pytest.raises(Refused, match=r"coroutine is not plain data: .* asyncio.run\(value\)"):
+        call.encode_value(coroutine)
+    coroutine.close()
+
+
+def test_a_value_that_changes_while_it_is_written_is_refused() -> None:
+    value: dict[int, complex] = {0: 1j, 1: 2j}
+    sys.setprofile(lambda *_: value.setdefault(len(value), 0j))  # runs in the middle, as another thread might
+    try:
+        with pytest.raises(Refused, match="the value changed while it was written"):
+            call.encode_value(value)
+    finally:
+        sys.setprofile(None)
+
+
 def test_a_value_nested_too_deeply_is_refused() -> None:
     value: list[object] = []
     for _ in range(sys.getrecursionlimit() * 100):

@@ -1,6 +1,7 @@
 """The client as a program uses it: real threads, a real master, results and every way to get none."""
 
 import contextlib
+import gc
 import itertools
 import math
 import threading
@@ -14,7 +15,7 @@ from office import PATIENCE, Office
 import qdistd
 from qdistd import State
 from qdistd.broker import Settings
-from qdistd.client.background import MOST_UNACKNOWLEDGED
+from qdistd.client.background import MOST_BYTES, MOST_UNACKNOWLEDGED
 from qdistd.protocol import LARGEST_BATCH
 
 NOWHERE = "127.0.0.1:1"
@@ -227,6 +228,15 @@ def test_wait_tells_the_ended_from_the_others(q: qdistd.Client) -> None:
     assert qdistd.wait([task]) == ({task}, set())
 
 
+def test_waiting_in_many_short_turns_leaves_nothing_behind(q: qdistd.Client) -> None:
+    task = q.options(queue="idle").submit("square", 7)
+    q.flush()
+    for _ in range(10):
+        assert qdistd.wait([task], timeout=0.0).not_done == {task}
+    gc.collect()
+    assert not [watcher for watcher in gc.get_referents(task) if isinstance(watcher, list)]
+
+
 def test_many_threads_share_one_client(q: qdistd.Client) -> None:
     results: list[list[str]] = []
 
@@ -312,6 +322,22 @@ def test_submit_blocks_while_too_much_is_under_way(nowhere: qdistd.Client) -> No
         for submitted in range(2 * MOST_UNACKNOWLEDGED):
             nowhere.submit("square", submitted)
     assert MOST_UNACKNOWLEDGED <= submitted <= MOST_UNACKNOWLEDGED + LARGEST_BATCH
+
+
+def test_large_payloads_that_nobody_takes_block_before_they_fill_the_memory(tmp_path: Path) -> None:
+    size = 4 * 1024 * 1024
+    with Office(tmp_path, broker=Settings(payload=2 * size)) as office:
+        q = office.client(timeout=0.2)
+        q.submit("square", 7).result(PATIENCE)
+        office.stop()
+        submitted = 0
+        with pytest.raises(qdistd.Unavailable):
+            while submitted < 3 * MOST_BYTES:
+                q.submit("echo", bytes(size))
+                submitted += size
+        assert submitted < 2 * MOST_BYTES
+        with pytest.raises(qdistd.Unavailable):
+            q.close()
 
 
 def test_a_blocked_submit_goes_on_when_the_master_is_there(office: Office) -> None:

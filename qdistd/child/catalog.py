@@ -8,6 +8,7 @@ module has merely imported is not exposed by it: `from os import system` gives n
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -77,9 +78,18 @@ class Catalog:
 def _tasks_with_names(module: ModuleType) -> Iterator[tuple[str, Function]]:
     """The tasks to which their decorator gave a name of its own."""
     for value in vars(module).values():
-        name = getattr(value, "__qdist_task__", "")
-        if isinstance(name, str) and name and callable(value):
+        name = _task_name(value)
+        if name and callable(value):
             yield name, value
+
+
+def _task_name(value: object) -> str | None:
+    """The name that a decorator gave, "" where it gave none; None for what is no task.
+
+    Asks nothing of the value itself: a module may hold proxies, as `flask.current_app`, that raise when they are asked.
+    """
+    name = inspect.getattr_static(value, "__qdist_task__", None)
+    return name if isinstance(name, str) else None
 
 
 def _function(module: ModuleType, name: str) -> Function:
@@ -98,7 +108,7 @@ def _function(module: ModuleType, name: str) -> Function:
 
 
 def _belongs(value: Function, module: ModuleType) -> bool:
-    if isinstance(getattr(value, "__qdist_task__", None), str):
+    if _task_name(value) is not None:
         return True
     # Much of the standard library is defined in a twin written in C: operator.add in _operator.
     return getattr(value, "__module__", None) in (module.__name__, f"_{module.__name__}")

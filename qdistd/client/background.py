@@ -64,12 +64,15 @@ class Background:
 
     # -- handing over
 
-    def hand_over(self, entry: Entry) -> None:
-        """Put a task on its way. Blocks while too many are; Refused or Unavailable when it cannot go at all."""
+    def hand_over(self, entry: Entry, *, large: bool = False) -> None:
+        """Put a task on its way. `large`: its payload is not `SURELY_SMALL`.
+
+        Blocks while too many are; Refused or Unavailable when it cannot go at all.
+        """
         self.check()
-        waiting = self._waiting
-        if self._full():
-            self._wait_for_room()
+        waiting, full = self._waiting, self._heavy if large else self._full
+        if full():
+            self._wait_for_room(full)
         waiting.append(entry)
         if self.session.hungry or len(waiting) % WORTH_SENDING == 0:
             self.kick()
@@ -150,14 +153,19 @@ class Background:
         outbox = self.session.outbox
         return len(self._waiting) + outbox.tasks >= MOST_UNACKNOWLEDGED or outbox.bytes >= MOST_BYTES
 
-    def _wait_for_room(self) -> None:
+    def _heavy(self) -> bool:
+        """As `_full`, with the payload that is in no request yet: hundreds of large tasks may wait there."""
+        waiting = sum(len(entry.task.payload) for entry in self._waiting.copy() if entry.task)
+        return waiting + self.session.outbox.bytes >= MOST_BYTES or self._full()
+
+    def _wait_for_room(self, full: Callable[[], bool]) -> None:
         if self._thread.here():
             return  # a callback that submits: it must not wait, and what it adds is little
         patience = Patience([self], self.timeout, "the acknowledgement of earlier tasks")
         with self._room:
             self._blocked += 1
             try:
-                while self._full():
+                while full():
                     self._room.wait(patience())
             finally:
                 self._blocked -= 1

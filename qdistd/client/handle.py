@@ -211,16 +211,17 @@ def as_completed(handles: Iterable[Handle[R]], timeout: float | None = None) -> 
         return
     patience = Patience({handle._background for handle in pending}, timeout, f"the end of {len(pending)} tasks")
     arrived: queue.SimpleQueue[Handle[R]] = queue.SimpleQueue()
+    tell = arrived.put  # one object, by which it is found again
     try:
         for handle in pending:
-            handle.add_watcher(arrived.put)
+            handle.add_watcher(tell)
         while pending:
             handle = _next(arrived, patience)
             del pending[handle]
             yield handle
     finally:
         for handle in pending:
-            handle.remove_watcher(arrived.put)
+            handle.remove_watcher(tell)
 
 
 def wait(handles: Iterable[Handle[Any]], timeout: float | None = None) -> Waited:

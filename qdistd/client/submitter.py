@@ -109,12 +109,12 @@ class Submitter:
     def _send(self, name: str, payload: bytes, chosen: Options) -> Handle[Any]:
         if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
             raise Refused(f"{name!r} is no name of a task: expected 1 to {LONGEST_NAME} printable characters")
-        background = self._background
-        if len(payload) > SURELY_SMALL:
+        background, large = self._background, len(payload) > SURELY_SMALL
+        if large:
             background.check_size(name, payload)
         task_id = id_of_key(chosen.key) if chosen.key else self._new_id()
         handle: Handle[Any] = Handle(background, task_id, Task(task_id, name, payload, *chosen.fields), chosen.watch)
-        background.hand_over(handle)
+        background.hand_over(handle, large=large)
         return handle
 
     def _resolve(self, task: str | Callable[..., Any]) -> tuple[str, Options]:
