@@ -85,7 +85,7 @@ def decode_failure(data: bytes) -> Failure:
     """What `encode_failure` was given. Malformed where the bytes are something else."""
     try:
         return _failure_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"the bytes are not a failure: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from zlib import crc32
@@ -342,3 +343,45 @@ def test_a_full_disk_refuses_the_write_and_keeps_the_rest(store: Store) -> None:
     store._db.execute("PRAGMA max_page_count = 1000000")  # type: ignore[attr-defined]
     submit(store, 1)
     assert store.ready("default") == 11
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_commit_without_space_is_undone_whole_and_the_store_goes_on(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(tmp_path)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        store = open_store(f"sqlite://{tmp_path}/qdist.db")
+        with pytest.raises(StoreFull, match="no space left"):
+            for _ in range(100):
+                before = store.ready("default")
+                with Change(store):
+                    large = Task(new_id(), "square", bytes(1024 * 1024))
+                    store.insert([Arrival(large, State.READY, NOW)], NOW)
+        store.rollback()
+        assert store.ready("default") == before
+        assert store._db.execute("SELECT count(*) FROM task").fetchone() == (before,)  # type: ignore[attr-defined]
+        subprocess.run(["mount", "-o", "remount,size=60m", str(tmp_path)], check=True)
+        submit(store, 1)
+        store.close()
+        assert open_store(f"sqlite://{tmp_path}/qdist.db").ready("default") == before + 1
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_purge_with_nothing_to_delete_writes_nothing(store: Store) -> None:
+    submit(store, 3)
+    store.begin()
+    store.purge(NOW, 0)
+    assert store.seal() is False
+    store.commit()
+
+
+def test_a_queue_without_tasks_leaves_no_trace(make_store: Callable[[], Store]) -> None:
+    store = make_store()
+    (task,) = submit(store, 1)
+    with Change(store):
+        store.cancel([task], NOW)
+    with Change(store):
+        store.purge(NOW + 1, 0)
+    assert store._tally == {}  # type: ignore[attr-defined] # memory and disk forget it
+    assert make_store()._db.execute("SELECT count(*) FROM tally").fetchone() == (0,)  # type: ignore[attr-defined]

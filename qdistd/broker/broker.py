@@ -1,17 +1,18 @@
 """Read, decide, save.
 
     submit ─┐                       ┌─> finished   results for whoever waits
-    report ─┼─> Broker ─> Store     ┼─> ready      queues that got work
+    report ─┼─> Broker ─> Store     ┼─> ready      queues that got work, for the leases that wait
     lease  ─┘      │                └─> (answers)
                 lifecycle: every rule
 
-Every method runs inside a transaction that the caller opens and commits; `finished` and `ready` may be acted upon
-only after the commit. What is leased is also kept in memory, by seat, so that a settlement needs no read; after a
+Every method runs inside a transaction that the caller opens and commits; `finished` may be acted upon only after the
+commit. What is leased is also kept in memory, by seat, so that a settlement needs no read; after a
 rollback `recover` builds that memory again from the store. Nothing here waits, sleeps or reads a clock of its own.
 """
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -39,6 +40,9 @@ LONGEST_NAP = 10.0
 
 PURGE_EVERY = 60.0
 """Seconds between two walks of the purge over the store."""
+
+FAR = 253_402_300_800
+"""Seconds since 1970 of the year 10000: no measure of an attempt comes near."""
 
 PURGE_STEP = 0.05
 """Seconds between two stretches of one walk: room for work in between."""
@@ -91,21 +95,22 @@ class Broker:
         """Build the claims from the store. A seat nobody has said hello for gets a whole lease from now."""
         for seat in self._seats:
             seat.claims.clear()
+            seat.number = 0
         held = self.store.claims()
-        strangers = {number for number, _ in held if self._seats.numbered(number) is None}
-        for number, row in self.store.workers(strangers).items():
-            self._seats.add(Seat(number, row, self._first_deadline(row), self._now()))
+        rows = self.store.workers({number for number, _ in held})
         for number, claim in held:
-            holder = self._seats.numbered(number)
-            if holder is not None:
-                holder.claims[claim.id] = claim
+            holder = self._seats.get(rows[number].token) or self._seats.add(self._stranger(rows[number]))
+            holder.number = number
+            holder.gone = False  # where its end was rolled back, its deadline still stands: the next tick sees to it
+            holder.claims[claim.id] = claim
         self._next_due = self.store.next_due()
         self.finished.clear()
         self.ready = set(self.store.counts())
 
-    def _first_deadline(self, row: WorkerRow) -> float:
+    def _stranger(self, row: WorkerRow) -> Seat:
         """The connection of a stock client ended with the old master: nobody will settle what it held."""
-        return self._monotonic() + (0.0 if row.stock else self.settings.lease)
+        lease = 0.0 if row.stock else self.settings.lease
+        return Seat(row, lease, self._monotonic() + lease, self._now())
 
     # -- submit
 
@@ -121,35 +126,37 @@ class Broker:
                 self.ready.add(arrival.task.queue)
             else:
                 self._due(arrival.run_at)
-        return [] if len(good) == len(tasks) else [_too_large(task, limit) for task in tasks if task not in good]
+        return [_too_large(task, limit) for task in tasks if len(task.payload) > limit]
 
     # -- workers
 
     def hello(self, row: WorkerRow, queues: list[str], processes: int, held: Sequence[Held]) -> Seat:
         """A worker connects. What it should hold and does not comes back at once; so does what its dead past held.
 
-        What it holds and should not is stale, and better ended than run: it hears that as an order.
+        What it holds and should not is stale, and better ended than run: it hears that as an order, and so what was
+        cancelled while it was away.
         """
-        seat = self._sit(row)
-        seat.queues, seat.processes = queues, processes
+        seat = self.sit(row)
+        seat.queues, seat.processes, seat.lease = queues, processes, self.settings.lease
+        self.renew(seat)
         inhand = {(hold.id, hold.attempt) for hold in held}
         for old in self._seats.earlier(row):
             self._drop_claims(old, inhand, Outcome.LOST, "its worker died and was started again")
         self._drop_claims(seat, inhand, Outcome.RELEASED, "the worker never received it")
-        leased = {(claim.id, claim.attempt) for seat in self._seats for claim in seat.claims.values()}
-        seat.cancel = [task_id for task_id, attempt in inhand if (task_id, attempt) not in leased]
+        seat.cancel = [hold.id for hold in held if not self._is_leased(seat, hold)]
         seat.cancel += [claim.id for claim in seat.claims.values() if claim.cancel]  # the order may have been lost
         return seat
 
     def sit(self, row: WorkerRow) -> Seat:
-        """The seat of a stock client's connection."""
-        return self._seats.get(row.token) or self._sit(row)
-
-    def _sit(self, row: WorkerRow) -> Seat:
-        number = self.store.worker(row, self._now())
-        seat = self._seats.get(row.token) or Seat(number, row, 0.0, self._now())
+        """The seat of a worker incarnation, or of a stock client's connection."""
+        seat = self._seats.get(row.token) or Seat(row, self.settings.lease, 0.0, self._now())
         self.renew(seat)
         return seat
+
+    def _is_leased(self, seat: Seat, hold: Held) -> bool:
+        """Whether it may go on with what it holds: as a rule it has the lease itself."""
+        claims = (holder.claims.get(hold.id) for holder in chain((seat,), self._seats))
+        return any(claim is not None and claim.attempt == hold.attempt for claim in claims)
 
     def lease(self, seat: Seat, queues: Iterable[str], count: int) -> list[Grant]:
         """Up to `count` tasks of the queues, in this order; fewer where their payloads would not fit into a frame."""
@@ -158,17 +165,19 @@ class Broker:
         for queue in queues:
             wanted = count - len(grants)
             if wanted > 0 and self.store.ready(queue) > 0 and _payload(grants) < LARGEST_LEASE:
+                seat.number = seat.number or self.store.worker(seat.row, self._now())
                 grants += self._grant(seat, self.store.lease(queue, wanted, seat.number, self._now()))
         return grants
 
     def _grant(self, seat: Seat, leased: Sequence[Leased]) -> list[Grant]:
         grants = []
-        for claim, payload, timeout, damaged in map(_fields, leased):
-            if damaged:
+        for one in leased:
+            claim = one.claim
+            if one.damaged:
                 self._set_aside(claim)
                 continue
             seat.claims[claim.id] = claim
-            grants.append(Grant(claim.id, claim.attempt, claim.name, payload, claim.queue, timeout))
+            grants.append(Grant(claim.id, claim.attempt, claim.name, one.payload, claim.queue, one.timeout))
         return grants
 
     def report(self, seat: Seat, settled: Sequence[Settlement]) -> list[bytes]:
@@ -209,13 +218,12 @@ class Broker:
         seat.connected = False
         seat.seen = self._now()
         if ended:
+            seat.deadline = self._monotonic()  # should the store refuse this now, the tick tries again
             self._drop_claims(seat, set(), Outcome.LOST, "the process that held it ended")
             self._leave(seat)
 
     def _leave(self, seat: Seat) -> None:
         seat.connected, seat.gone, seat.seen = False, True, self._now()
-        if seat.row.stock:
-            self._seats.drop(seat)
 
     def workers(self) -> list[WorkerView]:
         """Every worker that is here, or was lately."""
@@ -243,11 +251,10 @@ class Broker:
         self.ready.update(self.store.counts())
         return states
 
-    def take_events(self) -> tuple[list[Result], set[str]]:
-        """What happened in this transaction: results, and queues that got work. Act on it after the commit."""
-        events = self.finished, self.ready
-        self.finished, self.ready = [], set()
-        return events
+    def take_finished(self) -> list[Result]:
+        """The tasks that have ended in this transaction. Act on it after the commit."""
+        finished, self.finished = self.finished, []
+        return finished
 
     def _announce(self, states: dict[bytes, State]) -> None:
         ended = [task_id for task_id, state in states.items() if state == State.CANCELLED]
@@ -292,7 +299,7 @@ class Broker:
 
         A stock client has no word to renew with: what it holds is its own for as long as its connection.
         """
-        seat.deadline = float("inf") if seat.row.stock else self._monotonic() + self.settings.lease
+        seat.deadline = float("inf") if seat.row.stock else self._monotonic() + seat.lease
         seat.seen = self._now()
         seat.connected, seat.gone = True, False
         self._seats.add(seat)
@@ -305,8 +312,7 @@ class Broker:
 
     def _ending(self, claim: Claim, settlement: Settlement) -> Ending:
         after = lifecycle.after(claim, settlement.outcome, self.settings.policy, self._now(), self._rng)
-        measured = (settlement.started, settlement.wall, settlement.cpu, settlement.rss)
-        return Ending(claim, settlement.outcome, after, settlement.value, *measured)
+        return Ending(claim, settlement.outcome, after, settlement.value, *_measured(settlement))
 
     def _end(self, endings: Sequence[Ending]) -> None:
         if self.store.end(endings, self._now()) != len(endings):
@@ -336,8 +342,12 @@ class Broker:
         self._end([Ending(claim, Outcome.FAILED, after, msgspec.msgpack.encode(why))])
 
 
-def _fields(leased: Leased) -> tuple[Claim, bytes, float, bool]:
-    return leased.claim, leased.payload, leased.timeout, leased.damaged
+def _measured(settlement: Settlement) -> tuple[float, float, float, int]:
+    """Start, seconds, processor seconds and memory; nothing where a child made up what no row and no clock can hold."""
+    started, wall, cpu, rss = settlement.started, settlement.wall, settlement.cpu, settlement.rss
+    if 0 <= started < FAR and 0 <= wall < FAR and 0 <= cpu < FAR and 0 <= rss < FAR:  # NaN fails every comparison
+        return started, wall, cpu, rss
+    return 0.0, 0.0, 0.0, 0
 
 
 def _payload(grants: Iterable[Grant]) -> int:

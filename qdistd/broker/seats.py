@@ -4,6 +4,7 @@
                   └────── bye, FIN: the process ended ──────────────┘
 
 Deadlines are the master's monotonic seconds and are never stored: after a restart every seat gets a whole lease.
+`lease` is what its worker was told in the `Welcome`: a reload takes none from those who have heard of a longer one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,11 @@ FORGET_AFTER = 3600.0
 class Seat:
     """One incarnation of a worker, and the claims it holds."""
 
-    def __init__(self, number: int, row: WorkerRow, deadline: float, now: float) -> None:
-        self.number = number
+    def __init__(self, row: WorkerRow, lease: float, deadline: float, now: float) -> None:
+        self.number = 0
+        """Its row in the store; 0 before its first lease, and after a rollback, which may have taken the row away."""
         self.row = row
+        self.lease = lease
         self.deadline = deadline
         self.claims: dict[bytes, Claim] = {}
         self.connected = False
@@ -43,29 +46,19 @@ class Seat:
 
 
 class Seats:
-    """All seats, by token and by row number."""
+    """All seats, by token."""
 
     def __init__(self) -> None:
         self._by_token: dict[bytes, Seat] = {}
-        self._by_number: dict[int, Seat] = {}
 
     def add(self, seat: Seat) -> Seat:
         """Take a seat into the registry."""
-        self._by_token[seat.row.token] = self._by_number[seat.number] = seat
+        self._by_token[seat.row.token] = seat
         return seat
-
-    def drop(self, seat: Seat) -> None:
-        """Forget a seat."""
-        self._by_token.pop(seat.row.token, None)
-        self._by_number.pop(seat.number, None)
 
     def get(self, token: bytes) -> Seat | None:
         """The seat of an incarnation."""
         return self._by_token.get(token)
-
-    def numbered(self, number: int) -> Seat | None:
-        """The seat of a worker row."""
-        return self._by_number.get(number)
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._by_token.values()))
@@ -87,7 +80,7 @@ class Seats:
         return min((seat.deadline for seat in self if not seat.gone), default=float("inf"))
 
     def forget(self, wall: float) -> None:
-        """Drop what went away long ago."""
+        """Drop what went away long ago, and connections of stock clients, which nobody asks after, at once."""
         for seat in self:
-            if seat.gone and seat.seen < wall - FORGET_AFTER:
-                self.drop(seat)
+            if seat.gone and (seat.row.stock or seat.seen < wall - FORGET_AFTER):
+                del self._by_token[seat.row.token]

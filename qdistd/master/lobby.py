@@ -12,16 +12,15 @@ from qdistd.model import Grant
 
 
 class Parked:
-    """One waiting lease. `answer` is called with its grants after the commit, at most once."""
+    """One waiting lease. `answer` is called once: with its grants after the commit, or with none, to ask again."""
 
-    __slots__ = ("answer", "count", "open", "queues", "seat")
+    __slots__ = ("answer", "count", "queues", "seat")
 
     def __init__(self, seat: Seat, queues: Sequence[str], count: int, answer: Callable[[list[Grant]], None]) -> None:
         self.seat = seat
         self.queues = queues
         self.count = count
         self.answer = answer
-        self.open = True
 
 
 class Lobby:
@@ -30,7 +29,8 @@ class Lobby:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._waiting: dict[str, deque[Parked]] = {}
-        self._served: list[Parked] = []
+        self._served: dict[Parked, None] = {}
+        """Those whose grants are not committed yet."""
 
     def park(self, parked: Parked) -> None:
         """Wait at every queue of the lease."""
@@ -39,32 +39,40 @@ class Lobby:
 
     def leave(self, parked: Parked) -> None:
         """Stop waiting."""
-        parked.open = False
         for queue in parked.queues:
             line = self._waiting.get(queue)
             if line and parked in line:
                 line.remove(parked)
+            if not line:  # any worker may think of any number of names
+                self._waiting.pop(queue, None)
+
+    def has_served(self, parked: Parked) -> bool:
+        """Whether its grants are on their way: leased in the transaction that is being committed."""
+        return parked in self._served
 
     def undo(self) -> None:
         """The transaction was rolled back: those it served get nothing, and will ask again."""
-        for parked in self._served:
+        served, self._served = self._served, {}
+        for parked in served:
             parked.answer([])
-        self._served.clear()
 
     def serve(self) -> list[Callable[[], None]]:
         """Lease what the queues hold to those who wait for it; what to answer once that is committed."""
         answers: list[Callable[[], None]] = []
-        self._served.clear()
         for queue in sorted(self._broker.ready & self._waiting.keys()):
             answers += self._serve_queue(queue)
+        self._broker.ready.clear()
         return answers
 
     def _serve_queue(self, queue: str) -> Iterable[Callable[[], None]]:
-        line = self._waiting[queue]
-        while line and (ready := self._broker.store.ready(queue)) > 0:
+        while (line := self._waiting.get(queue)) and (ready := self._broker.store.ready(queue)) > 0:
             share = -(-ready // len(line))
             parked = line[0]
-            grants = self._broker.lease(parked.seat, parked.queues, min(parked.count, share))
             self.leave(parked)
-            self._served.append(parked)
-            yield partial(parked.answer, grants)
+            self._served[parked] = None
+            grants = self._broker.lease(parked.seat, parked.queues, min(parked.count, share))
+            yield partial(self._answer, parked, grants)
+
+    def _answer(self, parked: Parked, grants: list[Grant]) -> None:
+        del self._served[parked]
+        parked.answer(grants)

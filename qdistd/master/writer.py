@@ -4,7 +4,8 @@
                   └─ meanwhile the inbox fills again <───────────────────────────┘
 
 A job that breaks a rule fails alone. A job that breaks the code rolls the transaction back, and its neighbours are
-run again, each in a transaction of its own. A commit that fails ends the process: nothing may be promised after it.
+run again, each in a transaction of its own, and without the parked leases if it was these that broke it. A commit that
+fails ends the process, as nothing may be promised after it, unless it only found no space.
 """
 
 import asyncio
@@ -62,7 +63,7 @@ class Writer:
         self._inbox: deque[Job] = deque()
         self._busy = False
         self._stopped = False
-        self._idle: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self.commits = 0
 
     def put(self, job: Job) -> None:
@@ -71,10 +72,11 @@ class Writer:
         self._wake()
 
     async def drain(self) -> None:
-        """Return when everything that was put has been committed and answered."""
-        if self._busy or self._inbox:
-            self._idle = self._loop.create_future()
-            await self._idle
+        """Return when everything that was put before has been committed and answered, whatever comes meanwhile."""
+        if not self._stopped:
+            self._drained = self._loop.create_future()
+            self.put(Job(lambda: None, lambda _: self._let_go(), lambda _: self._let_go()))
+            await self._drained
 
     def stop(self) -> None:
         """Begin no further transaction."""
@@ -83,7 +85,7 @@ class Writer:
     def _end(self, error: BaseException) -> None:
         """The store can promise nothing more, so neither can we: no answer, no further transaction."""
         self.stop()
-        self._rest()
+        self._let_go()
         self._broken(error)
 
     def _wake(self) -> None:
@@ -93,14 +95,14 @@ class Writer:
 
     def _transact(self) -> None:
         if self._stopped or not self._inbox:
-            self._rest()
-            return
-        self._try(self._take_batch())
+            self._busy = False
+        else:
+            self._try(self._take_batch())
 
-    def _rest(self) -> None:
-        self._busy = False
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+    def _let_go(self) -> None:
+        """Whoever waits in `drain` need not wait any longer."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def _take_batch(self) -> list[Job]:
         batch = [self._inbox.popleft()]
@@ -110,18 +112,19 @@ class Writer:
             weight += batch[-1].weight
         return batch
 
-    def _try(self, batch: list[Job]) -> None:
+    def _try(self, batch: list[Job], *, serve: bool = True) -> None:
         try:
             self._store.begin()
             answers = [self._run(job) for job in batch]
-            answers += self._lobby.serve()
+            if serve:
+                answers += self._lobby.serve()
             changed = self._store.seal()
         except StoreBroken as error:
             self._end(error)
         except Exception as error:  # noqa: BLE001 - the gateway's door: a bug must not take the master down
-            self._undo(batch, error)
+            self._undo(batch, error, served=serve)
         else:
-            self._commit(answers, changed)
+            self._commit(batch, answers, changed, served=serve)
 
     def _run(self, job: Job) -> Answer:
         try:
@@ -131,8 +134,8 @@ class Writer:
             return lambda: job.fail(refusal)
         return lambda: job.answer(done)
 
-    def _undo(self, batch: list[Job], error: Exception) -> None:
-        """Forget the transaction. Of several jobs each is tried alone; a single one has found its culprit."""
+    def _undo(self, batch: list[Job], error: Exception, *, served: bool) -> None:
+        """Forget the transaction. Of several jobs each is tried alone, a single one without those who wait for work."""
         self._store.rollback()
         self._broker.recover()
         self._lobby.undo()
@@ -140,9 +143,11 @@ class Writer:
             for job in batch[1:][::-1]:
                 self._inbox.appendleft(job)
             self._try(batch[:1])
-            return
-        batch[0].fail(self._explain(error))
-        self._loop.call_soon(self._transact)
+        elif served:
+            self._try(batch, serve=False)
+        else:
+            batch[0].fail(self._explain(error))
+            self._loop.call_soon(self._transact)
 
     def _explain(self, error: Exception) -> QdistError:
         if isinstance(error, StoreFull):
@@ -158,17 +163,19 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - the gateway's door: one answer must not stop the others
                 self._explain(error)
 
-    def _commit(self, answers: list[Answer], changed: bool) -> None:
-        results, _ = self._broker.take_events()
+    def _commit(self, batch: list[Job], answers: list[Answer], changed: bool, *, served: bool) -> None:
+        results = self._broker.take_finished()
 
         def committed(error: BaseException | None) -> None:
             if self._stopped:
                 return
-            if error is not None:
+            if isinstance(error, StoreFull):
+                self._undo(batch, error, served=served)
+            elif error is not None:
                 self._end(error)
-                return
-            self._deliver([*answers, lambda: self._announce(results)])
-            self._loop.call_soon(self._transact)  # whatever has come meanwhile goes into the next transaction
+            else:
+                self._deliver([*answers, lambda: self._announce(results)])
+                self._loop.call_soon(self._transact)  # whatever has come meanwhile goes into the next transaction
 
         if changed:
             self.commits += 1

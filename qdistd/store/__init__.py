@@ -27,7 +27,7 @@ class StoreBroken(Exception):
 
 
 class StoreFull(Exception):
-    """No space for this write. The transaction must be rolled back; the store stays usable."""
+    """No space for this write or commit. The transaction must be rolled back; the store stays usable."""
 
 
 class Arrival(msgspec.Struct, frozen=True, array_like=True):
@@ -90,7 +90,8 @@ class Store(Protocol):
         """Write what goes with every transaction; whether there is anything to commit."""
 
     def commit(self) -> None:
-        """Put the transaction on stable storage. StoreBroken where that cannot be promised. May run in a thread."""
+        """Put the transaction on stable storage. May run in a thread. StoreBroken where that cannot be promised,
+        StoreFull where nothing of it was written for want of space."""
 
     def rollback(self) -> None:
         """Forget the transaction."""

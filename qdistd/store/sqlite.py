@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from qdistd.errors import ConfigError
@@ -73,32 +74,32 @@ class SqliteStore:
         self._db = _connect(path)
         self._tally: Counter[tuple[str, State]] = Counter()
         self._moved: set[tuple[str, State]] = set()
-        self._numbers: dict[bytes, int] = {}
         self._load_tally()
 
     # -- transactions
 
     def begin(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._change("BEGIN IMMEDIATE")
         self._before = self._db.total_changes
 
     def seal(self) -> bool:
         rows = [(queue, state, self._tally[queue, state]) for queue, state in self._moved]
-        self._write("INSERT OR REPLACE INTO tally(queue, state, tasks) VALUES(?,?,?)", rows)
+        self._write("INSERT OR REPLACE INTO tally(queue, state, tasks) VALUES(?,?,?)", [row for row in rows if row[2]])
+        empty = [row[:2] for row in rows if not row[2]]
+        self._write("DELETE FROM tally WHERE queue = ? AND state = ?", empty)
+        for kind in empty:
+            del self._tally[kind]
         self._moved.clear()
         return self._db.total_changes != self._before
 
     def commit(self) -> None:
-        try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StoreBroken(f"{self._path}: commit failed: {error}") from error
+        # SQLITE_FULL comes of writing the log, before the sync: without its last frame the transaction never was
+        self._change("COMMIT")
 
     def rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._moved.clear()
-        self._numbers.clear()
         self._load_tally()
 
     def close(self) -> None:
@@ -115,7 +116,7 @@ class SqliteStore:
         return new
 
     def lease(self, queue: str, count: int, worker: int, now: float) -> list[Leased]:
-        rows = self._db.execute(_LEASE, (worker, now, queue, count)).fetchall()
+        rows = self._change(_LEASE, (worker, now, queue, count))
         rows.sort(key=lambda row: row[:2])  # RETURNING promises no order
         self._shift(queue, State.READY, State.LEASED, len(rows))
         return [Leased(Claim(*row[1:13]), row[13], row[14], crc32(row[13], crc32(row[2])) != row[15]) for row in rows]
@@ -132,23 +133,25 @@ class SqliteStore:
         return done
 
     def promote(self, now: float) -> list[str]:
-        rows = self._db.execute(
+        rows = self._change(
             "UPDATE task SET state = 1 WHERE seq IN (SELECT seq FROM task WHERE state = 0 AND run_at <= ?"
             " ORDER BY run_at LIMIT ?) RETURNING queue",
             (now, PROMOTE_AT_ONCE),
-        ).fetchall()
+        )
         queues = Counter(queue for (queue,) in rows)
         for queue, tasks in queues.items():
             self._shift(queue, State.SCHEDULED, State.READY, tasks)
         return list(queues)
 
     def realign(self, ahead: float) -> None:
-        self._db.execute("UPDATE task SET run_at = at + ? WHERE state = 0 AND at IS NOT NULL", (ahead,))
+        self._change("UPDATE task SET run_at = at + ? WHERE state = 0 AND attempt = 0 AND at IS NOT NULL", (ahead,))
 
     def latest(self) -> float:
+        # `started` is the master's time while the lease runs; then it is what the clock of a worker said, and that
+        # must not set this master's
         row = self._db.execute(
-            "SELECT max(max(created, coalesce(started, 0), coalesce(finished, 0))) FROM"
-            " (SELECT created, started, finished FROM task ORDER BY seq DESC LIMIT ?)",
+            "SELECT max(max(created, coalesce(finished, 0), iif(state = 2, started, 0))) FROM"
+            " (SELECT created, finished, started, state FROM task ORDER BY seq DESC LIMIT ?)",
             (PROMOTE_AT_ONCE,),
         ).fetchone()
         return float(row[0] or 0.0)
@@ -158,9 +161,9 @@ class SqliteStore:
         for task_id, (seq, queue, state) in self._stands(ids):
             states[task_id] = state
             if state == State.LEASED:
-                self._db.execute("UPDATE task SET cancel = 1 WHERE seq = ?", (seq,))
+                self._change("UPDATE task SET cancel = 1 WHERE seq = ?", (seq,))
             elif not state.final:
-                self._db.execute(
+                self._change(
                     "UPDATE task SET state = 5, finished = ?, outcome = ?, value = x'' WHERE seq = ?",
                     (now, Outcome.CANCELLED, seq),
                 )
@@ -173,8 +176,8 @@ class SqliteStore:
         for task_id, (seq, queue, state) in self._stands(ids):
             states[task_id] = state
             if state.final and state != State.SUCCEEDED:
-                self._db.execute(_KEEP_LAST, (seq,))
-                self._db.execute(_FRESH, (now, seq))
+                self._change(_KEEP_LAST, (seq,))
+                self._change(_FRESH, (now, seq))
                 self._shift(queue, state, State.READY, 1)
                 states[task_id] = State.READY
         return states
@@ -189,7 +192,8 @@ class SqliteStore:
         self._write("DELETE FROM attempt WHERE seq = ?", old)
         self._write("DELETE FROM task WHERE seq = ?", old)
         for _, queue, state, ended in stretch:
-            self._move((queue, State(state)), -1 if ended else 0)
+            if ended:
+                self._move((queue, State(state)), -1)
         return len(old), stretch[-1][0] if len(stretch) == PURGE_STRETCH else 0
 
     # -- reading
@@ -228,15 +232,11 @@ class SqliteStore:
     # -- workers
 
     def worker(self, worker: WorkerRow, now: float) -> int:
-        known = self._numbers.get(worker.token)
-        if known is not None:
-            return known
-        self._db.execute(
+        self._change(
             "INSERT OR IGNORE INTO worker(token, name, host, pid, stock, since) VALUES(?,?,?,?,?,?)",
             (worker.token, worker.name, worker.host, worker.pid, worker.stock, now),
         )
         row = self._db.execute("SELECT number FROM worker WHERE token = ?", (worker.token,)).fetchone()
-        self._numbers[worker.token] = row[0]
         return int(row[0])
 
     def workers(self, numbers: Iterable[int]) -> dict[int, WorkerRow]:
@@ -251,14 +251,14 @@ class SqliteStore:
     # -- the mailbox of stock clients
 
     def take(self) -> tuple[bytes, bytes] | None:
-        row: tuple[bytes, bytes] | None = self._db.execute(
+        rows = self._change(
             "UPDATE task SET mailbox = 2 WHERE seq = (SELECT seq FROM task WHERE mailbox = 1 AND state = 3"
             " ORDER BY finished, seq LIMIT 1) RETURNING id, value"
-        ).fetchone()
-        return row
+        )
+        return rows[0] if rows else None
 
     def untake(self, task_id: bytes) -> None:
-        self._db.execute("UPDATE task SET mailbox = 1 WHERE id = ? AND mailbox = 2", (task_id,))
+        self._change("UPDATE task SET mailbox = 1 WHERE id = ? AND mailbox = 2", (task_id,))
 
     def mailbox(self) -> int:
         rows = self._db.execute("SELECT count(*) FROM task WHERE mailbox = 1 AND state = 3")
@@ -272,9 +272,19 @@ class SqliteStore:
         try:
             return self._db.executemany(statement, rows).rowcount
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise StoreFull(f"{self._path}: no space left for the store") from error
-            raise StoreBroken(f"{self._path}: write failed: {error}") from error
+            raise self._trouble(error) from error
+
+    def _change(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Run one statement that writes; the rows it returns."""
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: sqlite3.OperationalError) -> Exception:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            return StoreFull(f"{self._path}: no space left for the store")
+        return StoreBroken(f"{self._path}: {error}")
 
     def _stands(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, tuple[int, str, State]]]:
         """Where each task stands that exists: (id, (seq, queue, state))."""

@@ -6,6 +6,8 @@ from zlib import crc32
 
 import msgspec
 
+from qdistd.call import decode_failure
+from qdistd.errors import Malformed
 from qdistd.model import AttemptView, Failure, Outcome, Result, State, TaskView
 from qdistd.store import Page
 
@@ -110,6 +112,6 @@ def _attempt(
 
 def _failure(value: bytes) -> Failure:
     try:
-        return msgspec.msgpack.decode(value, type=Failure)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # no worker of ours writes that, but anybody with its key can
+        return decode_failure(value)
+    except Malformed:  # a worker of ours does not write such a thing, but anybody with its key can
         return Failure("unreadable", "what the worker reported about this attempt cannot be read")
