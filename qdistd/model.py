@@ -20,6 +20,8 @@ TaskId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=10 * 366 * 86400)]
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
+"""Seconds since 1970, before the year 10000: what a calendar can show."""
 
 
 class State(enum.IntEnum):
@@ -93,7 +95,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     """Lower runs first."""
     delay: Seconds = 0.0
     """Seconds after its arrival at the master before it may run."""
-    run_at: float = 0.0
+    run_at: Moment = 0.0
     """Wall clock (seconds since 1970) before which it may not run; 0: at once."""
     timeout: Seconds = 0.0
     """Seconds one attempt may take; 0: the worker's own limit."""

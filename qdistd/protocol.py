@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 
 from qdistd.model import (
+    Count,
     Grant,
     Held,
     Name,
@@ -36,6 +37,9 @@ LONGEST_POLL = 60.0
 LARGEST_BATCH = 1000
 """Tasks, ids or settlements in one request: bounds the length of one transaction."""
 
+MOST_QUEUES = 10_000
+"""Queues that one worker may serve: each is looked at with every lease."""
+
 LARGEST_FRAME = 16 * 1024 * 1024
 """Bytes of one frame: bounds the memory of one connection. Whoever fills a batch stays below it."""
 
@@ -47,6 +51,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Token = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Ids = Annotated[list[TaskId], msgspec.Meta(max_length=LARGEST_BATCH)]
+QueueNames = Annotated[list[Name], msgspec.Meta(max_length=MOST_QUEUES)]
 Poll = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_POLL)]
 
 
@@ -65,11 +70,11 @@ class Hello(msgspec.Struct):
     kind: str
     name: Name
     version: int = VERSION
-    host: str = ""
-    pid: int = 0
+    host: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     token: bytes = b""
-    queues: list[Name] = []
-    processes: int = 0
+    queues: QueueNames = []
+    processes: Count = 0
     held: list[Held] = []
 
 
@@ -129,7 +134,7 @@ class Lease(msgspec.Struct, array_like=True):
     `count` 0 waits for orders alone. A connection has one parked `Lease`: a new one has the old answered empty.
     """
 
-    queues: list[Name]
+    queues: QueueNames
     count: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)]
     seconds: Poll = 0.0
 
@@ -187,10 +192,10 @@ class Show(msgspec.Struct):
 class List(msgspec.Struct):
     """Newest tasks first, `before` a position of an earlier page (0: from the newest)."""
 
-    states: list[State] = []
+    states: Annotated[list[State], msgspec.Meta(max_length=len(State))] = []
     queue: str = ""
     name: str = ""
-    before: int = 0
+    before: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_BATCH)] = 100
 
 

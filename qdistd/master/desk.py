@@ -6,14 +6,14 @@ native frame ──role──shape──> Desk.<verb> ──> Writer ──commi
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from qdistd import protocol as say
 from qdistd.broker import Broker, Seat
 from qdistd.errors import QdistError
-from qdistd.master.guest import Guest
+from qdistd.master.guest import PENDING_BYTES, Guest
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.people import People
 from qdistd.master.writer import Job, Writer
@@ -30,6 +30,18 @@ class Terms(msgspec.Struct, frozen=True):
     heartbeat: float
     payload: int
     result: int
+
+
+READ_AT_ONCE = 16
+"""Results read from the store between two looks at their size: the largest ones come to a few frames."""
+
+
+class Read(NamedTuple):
+    """What the store says of some ids; `unread`: what the next `Wait` will look at."""
+
+    ended: list[Result]
+    unknown: list[bytes]
+    unread: list[bytes]
 
 
 class Desk:
@@ -117,25 +129,27 @@ class Desk:
             guest.flush()
 
     def _hello(self, guest: Guest, number: int, hello: say.Hello) -> None:
-        guest.name = hello.name
         if hello.kind != "worker":
             guest.peer.answer(number, self._welcome())
         elif not _may(guest.peer, VERBS["lease"]):
             guest.peer.fail(number, "not-allowed", _needs(VERBS["lease"], guest.peer))
         elif len(hello.token) != 16:
             guest.peer.fail(number, "malformed", "hello: the token of a worker has 16 bytes")
+        elif guest.token not in (b"", hello.token):
+            guest.peer.fail(number, "refused", "hello: another worker speaks on this connection; open one for each")
         else:
             self._hello_worker(guest, number, hello)
 
     def _hello_worker(self, guest: Guest, number: int, hello: say.Hello) -> None:
         row = WorkerRow(hello.token, hello.name, hello.host, hello.pid)
-        self._unseat(hello.token)
+        guest.token = hello.token
+        self._unseat(guest)
 
         def seated(seat: Seat) -> None:
             if guest.peer not in self._guests:
                 self._do(lambda: self._broker.gone(seat, ended=False))
                 return
-            self._unseat(hello.token)
+            self._unseat(guest)
             guest.seat = seat
             self._workers[hello.token] = guest
             self._log.info("worker %s is here from %s", row.name, guest.peer.address)
@@ -143,17 +157,22 @@ class Desk:
 
         self._put(guest, number, lambda: self._broker.hello(row, hello.queues, hello.processes, hello.held), seated)
 
-    def _unseat(self, token: bytes) -> None:
-        """The worker speaks on a new connection: its former one is a leftover, and must lease nothing any more.
+    def _unseat(self, guest: Guest) -> None:
+        """The worker says hello, as a rule on a new connection: its former one is a leftover, and leases nothing more.
 
         What was leased to it and never arrived is not in the new `Hello`, and so goes back.
         """
-        former = self._workers.pop(token, None)
-        if former is not None:
-            self._leave_lobby(former)
-            former.unpark_lease()
-            former.seat = None
+        former = self._workers.pop(guest.token, None)
+        if former is None:
+            return
+        self._leave_lobby(former)
+        former.take_grants()
+        parked = former.unpark_lease()
+        former.seat = None
+        if former is not guest:
             former.peer.abort()
+        elif parked is not None:
+            guest.peer.answer(parked, say.Granted())
 
     def _welcome(self) -> say.Welcome:
         terms = self._terms()
@@ -164,48 +183,60 @@ class Desk:
     def _submit(self, guest: Guest, number: int, submit: say.Submit) -> None:
         ids = [task.id for task in submit.tasks]
 
-        def run() -> tuple[list[say.Refusal], list[Result]]:
+        def run() -> tuple[list[say.Refusal], Read]:
             before = self._broker.submitted
             refused = self._broker.submit(submit.tasks)
             said_before = self._broker.submitted - before + len(refused) < len(ids)
-            return refused, self._store.results(ids)[0] if said_before and submit.watch else []
+            return refused, self._read(ids if said_before and submit.watch else [])
 
-        def answer(done: tuple[list[say.Refusal], list[Result]]) -> None:
-            refused, ended = done
+        def answer(done: tuple[list[say.Refusal], Read]) -> None:
+            refused, read = done
             guest.peer.answer(number, say.Accepted(refused))
             if submit.watch:
-                self._watch(guest, ids, [refusal.id for refusal in refused], ended)
+                self._watch(guest, ids, [refusal.id for refusal in refused], read)
 
         self._put(guest, number, run, answer, len(ids))
 
     def _wait(self, guest: Guest, number: int, wait: say.Wait) -> None:
-        ids = [*wait.ids, *guest.overflow[: wait.limit]]
+        ids = list(dict.fromkeys([*wait.ids, *guest.take_overflow(wait.limit)]))
         if not ids:
             guest.wait(number, wait.limit, wait.seconds)
             return
-        del guest.overflow[: wait.limit]
 
-        def answer(done: tuple[list[Result], list[bytes]]) -> None:
-            ended, unknown = done
-            self._watch(guest, ids, unknown, ended)
-            if unknown:
-                guest.peer.answer(number, say.Finished([], unknown))
+        def answer(read: Read) -> None:
+            self._watch(guest, ids, read.unknown, read)
+            if read.unknown:
+                guest.peer.answer(number, say.Finished([], read.unknown))
             else:
                 guest.wait(number, wait.limit, wait.seconds)
 
-        self._put(guest, number, lambda: self._store.results(ids), answer, len(ids))
+        self._put(guest, number, lambda: self._read(ids), answer, len(ids))
 
-    def _watch(self, guest: Guest, ids: Iterable[bytes], but: Sequence[bytes], ended: Sequence[Result]) -> None:
+    def _read(self, ids: list[bytes]) -> Read:
+        """What has ended of `ids`, until that is as much as a connection may keep in memory."""
+        ended: list[Result] = []
+        unknown: list[bytes] = []
+        at = size = 0
+        while at < len(ids) and size <= PENDING_BYTES:
+            found, strange = self._store.results(ids[at : at + READ_AT_ONCE])
+            at += READ_AT_ONCE
+            size += sum(len(result.value) for result in found)
+            ended += found
+            unknown += strange
+        return Read(ended, unknown, ids[at:])
+
+    def _watch(self, guest: Guest, ids: Iterable[bytes], but: Sequence[bytes], read: Read) -> None:
         if guest.peer not in self._guests:
             return
-        skip = {*but, *(result.id for result in ended)}
+        skip = {*but, *read.unread, *(result.id for result in read.ended)}
         new = set(ids) - skip - guest.watched
         guest.watched |= new
         alone = (guest,)
         for task_id in new:
             others = self._watchers.get(task_id)
             self._watchers[task_id] = (*others, guest) if others else alone
-        for result in ended:
+        guest.overflow += read.unread
+        for result in read.ended:
             guest.push(result)
         guest.flush()
 
@@ -258,6 +289,7 @@ class Desk:
 
     def _park(self, guest: Guest, number: int, lease: say.Lease, parked: Parked | None) -> None:
         if guest.seat is None or guest.peer not in self._guests:
+            guest.peer.answer(number, say.Granted())
             return
         guest.park_lease(number, parked, lease.seconds, lambda: self._answer_lease(guest))
         if parked is not None:

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from qdistd.broker import Broker, Seat
+from qdistd.call import encode_failure
 from qdistd.errors import QdistError, Refused
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.writer import Job, Writer
-from qdistd.model import Grant, IdMaker, Outcome, Result, Settlement, Task
+from qdistd.model import Failure, Grant, IdMaker, Outcome, Result, Settlement, Task
 from qdistd.protocol import Role
 from qdistd.store import Store, WorkerRow
 from qdistd.wire import plain
@@ -128,14 +129,14 @@ class Faces:
         if visitor is None:
             return
         visitor.open = False
-        if visitor in self._collectors:
-            self._collectors.remove(visitor)
         if visitor.parked is not None:
             self._lobby.leave(visitor.parked)
-        visitor.settled()
-        seat = visitor.seat
-        if seat is not None:
-            self._do(lambda: self._broker.gone(seat, ended=True))
+        self._collect_no_more(visitor)
+        self._do(lambda: self._leave(visitor))  # after what it has asked already: that may yet lease a task
+
+    def _leave(self, visitor: Visitor) -> None:
+        if visitor.seat is not None:
+            self._broker.gone(visitor.seat, ended=True)
 
     def announce(self, results: Sequence[Result]) -> None:
         """Tasks have ended: some of their results may be for the collectors."""
@@ -215,9 +216,16 @@ class Faces:
             elif self._store.ready(queues[0]):
                 self._get_task(visitor, call)  # work came later in the transaction that found none
             else:
-                visitor.parked = Parked(seat, queues, 1, lambda grants: self._hand_task(visitor, grants))
+                visitor.parked = Parked(seat, queues, 1, arrived)
                 self._lobby.park(visitor.parked)
                 self._set_timer(visitor, call.timeout, lambda: self._time_out(visitor))
+
+        def arrived(grants: list[Grant]) -> None:
+            visitor.settled()
+            if grants or not visitor.open:
+                self._hand_task(visitor, grants)
+            else:
+                self._get_task(visitor, call)  # what was to come was rolled back, or was damaged
 
         self._put(visitor, run, answer)
 
@@ -240,13 +248,25 @@ class Faces:
         try:
             args, kwargs = _call_of(grants[0].payload, self._compat().limits)
         except QdistError as error:
-            visitor.peer.stock_error(f"the arguments of {grants[0].name!r} are not plain data: {error}")
+            self._fail_task(visitor, grants[0], f"the arguments of {grants[0].name!r} are not plain data: {error}")
             return
         visitor.peer.stock_return(args[0] if len(args) == 1 and not kwargs else (args, kwargs))
 
+    def _fail_task(self, visitor: Visitor, grant: Grant, why: str) -> None:
+        """The next `get` would settle as done what this client was never shown."""
+        failure = encode_failure(Failure("undecodable", why))
+
+        def run() -> None:
+            self._broker.report(
+                self._broker.sit(visitor.row), [Settlement(grant.id, grant.attempt, Outcome.FAILED, failure)]
+            )
+
+        self._put(visitor, run, lambda _: visitor.peer.stock_error(why))
+
     def _time_out(self, visitor: Visitor) -> None:
-        if visitor.parked is not None:
-            self._lobby.leave(visitor.parked)
+        parked = visitor.parked
+        if parked is not None and not self._lobby.has_served(parked):
+            self._lobby.leave(parked)
             self._hand_task(visitor, [])
 
     # -- results
@@ -272,7 +292,7 @@ class Faces:
 
     def _get_result(self, visitor: Visitor, call: Call) -> None:
         def answer(taken: tuple[bytes, bytes] | None) -> None:
-            if taken is not None or not call.block:
+            if taken is not None or not call.block or not visitor.open:
                 self._hand_result(visitor, taken)
                 return
             self._collectors.append(visitor)
@@ -288,12 +308,20 @@ class Faces:
             elif taken is not None:
                 self._give_back(taken[0])
 
-        self._put(visitor, self._store.take, answer)
+        def fail(error: QdistError) -> None:
+            if visitor in self._collectors:
+                self._collect_no_more(visitor)
+                visitor.peer.stock_error(str(error))
 
-    def _hand_result(self, visitor: Visitor, taken: tuple[bytes, bytes] | None) -> None:
+        self.writer.put(Job(self._store.take, answer, fail))
+
+    def _collect_no_more(self, visitor: Visitor) -> None:
         if visitor in self._collectors:
             self._collectors.remove(visitor)
         visitor.settled()
+
+    def _hand_result(self, visitor: Visitor, taken: tuple[bytes, bytes] | None) -> None:
+        self._collect_no_more(visitor)
         if taken is None:
             visitor.peer.stock_error("Empty")
         elif visitor.open:

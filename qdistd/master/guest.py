@@ -39,7 +39,8 @@ class Guest:
         self.seat: Seat | None = None
         self.lease: tuple[int, Parked | None, asyncio.TimerHandle] | None = None
         self.watched: set[bytes] = set()
-        self.name = ""
+        self.token = b""
+        """The worker incarnation that said hello here."""
         self._loop = loop
         self._pending: deque[Result] = deque()
         self._pending_bytes = 0
@@ -57,6 +58,14 @@ class Guest:
             return
         self._pending.append(result)
         self._pending_bytes += len(result.value)
+
+    def take_overflow(self, limit: int) -> list[bytes]:
+        """Ids whose results are to be read (again), once all that is in memory has been taken."""
+        if self._pending:
+            return []
+        ids = self.overflow[:limit]
+        del self.overflow[:limit]
+        return ids
 
     def wait(self, number: int, limit: int, seconds: float) -> None:
         """Answer with what is pending, or park the question; an older parked one is answered empty."""

@@ -31,7 +31,7 @@ from qdistd.wire.server import Gate, Peer, WireLimits
 
 
 class MasterSettings(msgspec.Struct, frozen=True):
-    """What a master runs by; `qdistd.__main__` makes it of `master.toml`. Everything in it can be reloaded."""
+    """What a master runs by; `qdistd.programs.master` makes it of `master.toml`. Everything in it can be reloaded."""
 
     listen: tuple[Address, ...]
     keyring: Keyring

@@ -26,6 +26,7 @@ from qdistd.programs.command import SETTINGS, level_number, only_check, options_
 from qdistd.programs.sockets import ServiceNetwork, handed_over
 from qdistd.protocol import Role
 from qdistd.store import open_store
+from qdistd.wire import plain
 from qdistd.wire.keyring import Key, Keyring
 from qdistd.wire.server import WireLimits
 
@@ -74,7 +75,11 @@ def settings_of(config: MasterConfig) -> MasterSettings:
             retention=config.retention.finished,
             policy=lifecycle.Policy(crashes=tasks.crashes, losses=tasks.losses),
         ),
-        compat=Compat(queue=config.compat.queue, task=config.compat.task),
+        compat=Compat(
+            queue=config.compat.queue,
+            task=config.compat.task,
+            limits=plain.Limits(bytes=max(limits.payload, limits.result) + AROUND_A_PAYLOAD),
+        ),
         heartbeat=limits.heartbeat,
         result=limits.result,
         limits=WireLimits(
