@@ -129,6 +129,7 @@ def test_a_master_that_is_down_for_thirty_seconds_finds_all_work_done_when_it_is
         causes = causes_of_repeats(q, sum(work.tasks for work in works))
     assert causes.keys() <= {"released"}
     for worker in cluster.workers:
+        until(lambda worker=worker: len(changes_of_state(worker)) > 2, f"{worker.name} is back, whoever did the work")
         assert changes_of_state(worker) == ["connected", "lost", "connected"]
     until(lambda: not on_disk(cluster), "the disks of the workers are clear again")
     with capsys.disabled():
