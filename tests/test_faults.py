@@ -128,8 +128,8 @@ def test_a_master_that_is_down_for_thirty_seconds_finds_all_work_done_when_it_is
         assert [work.held.attempt for work in works if work.held] == [1, 1]
         causes = causes_of_repeats(q, sum(work.tasks for work in works))
     assert causes.keys() <= {"released"}
+    until(partial(all_connected, cluster, 2), "all workers are connected again")
     for worker in cluster.workers:
-        until(lambda worker=worker: len(changes_of_state(worker)) > 2, f"{worker.name} is back, whoever did the work")
         assert changes_of_state(worker) == ["connected", "lost", "connected"]
     until(lambda: not on_disk(cluster), "the disks of the workers are clear again")
     with capsys.disabled():
@@ -170,10 +170,12 @@ def test_a_client_that_submits_in_a_loop_gets_each_result_once_over_three_kills_
 
     with ThreadPoolExecutor(1) as executor:
         loop = executor.submit(submit)
-        for kills in range(1, 4):
-            until(partial(all_connected, cluster, kills), "all workers are connected")
+        for kills in range(3):
+            until(partial(all_connected, cluster, kills + 1), "all workers are connected")
+            until(partial(more_than, handles, len(handles) + 2 * AHEAD), "the loop is in full swing")
             cluster.master.kill()
             cluster.master.start()
+        until(partial(all_connected, cluster, 4), "all workers are connected")
         over.set()
         loop.result(AS_LONG_AS_IT_TAKES)
     ended = [handle.id for handle in qdistd.as_completed(handles, AS_LONG_AS_IT_TAKES)]
