@@ -73,8 +73,8 @@ class Outcome(enum.IntEnum):
 class Failure(msgspec.Struct, frozen=True):
     """Why an attempt has no result.
 
-    `kind`: exception, timeout, exit, signal, not-found, not-allowed, undecodable, unserializable, too-large, lost,
-    stopped, cancelled, damaged. `type` and `traceback` speak of exceptions, `number` is the exit code or signal.
+    `kind`: exception, timeout, exit, signal, memory, not-found, not-allowed, undecodable, unserializable, too-large,
+    lost, stopped, cancelled, damaged. `type` and `traceback` speak of exceptions, `number` is the exit code or signal.
     """
 
     kind: str

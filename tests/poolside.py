@@ -15,14 +15,17 @@ import os
 import select
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from qdistd.call import decode_failure, decode_value, encode_call
+from qdistd.cgroup import Cgroup
 from qdistd.model import Failure, Grant, Outcome, Settlement
 from qdistd.pool import Pool, PoolSettings
+from qdistd.pool.cgroups import Ground
 
 DEADLINE = 30.0
 """Seconds after which a test that waits has failed."""
@@ -33,8 +36,9 @@ TASKS = PoolSettings(processes=1, modules=("task_samples",), path=(str(Path(__fi
 class Poolside:
     """The other side of a pool: gives it tasks, hears from them, sees them end."""
 
-    def __init__(self, folder: Path, settings: PoolSettings) -> None:
+    def __init__(self, folder: Path, settings: PoolSettings, home: Cgroup | None = None) -> None:
         self.folder = folder
+        self.home = home
         self.news, self.gate = str(folder / "news"), str(folder / "gate")
         os.mkfifo(self.news)
         os.mkfifo(self.gate)
@@ -43,7 +47,8 @@ class Poolside:
         """What `room()` was each time the pool said that it had grown."""
         self.heard: list[str] = []
         self.log = Log()
-        self.pool = Pool(settings, wall=time.time, done=self._done, room=self._room, log=self.log.logger)
+        ground = Ground(home) if home else None
+        self.pool = Pool(settings, wall=time.time, done=self._done, room=self._room, log=self.log.logger, ground=ground)
         self._given = 0
         self._bell = asyncio.Event()
         self._ear = os.open(self.news, os.O_RDWR | os.O_NONBLOCK)
@@ -159,20 +164,28 @@ def settings(**changes: Any) -> PoolSettings:
     return msgspec.structs.replace(TASKS, **changes)
 
 
-def at_the_pool(**changes: Any) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
-    """Makes a test of a coroutine that needs a started pool; `changes` are to its settings."""
+Scene = Callable[..., Awaitable[None]]
+Place = Callable[[], AbstractContextManager[Cgroup | None]]
 
-    def made(scene: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+
+def at_the_pool(place: Place = nullcontext, **changes: Any) -> Callable[[Scene], Callable[..., None]]:
+    """Makes a test of a coroutine that needs a started pool; `changes` are to its settings.
+
+    `place`: what makes a cgroup in which the children get theirs.
+    """
+
+    def made(scene: Scene) -> Callable[..., None]:
         def test(tmp_path: Path, **given: Any) -> None:
-            async def whole() -> None:
-                side = Poolside(tmp_path, settings(**changes))
+            async def whole(home: Cgroup | None) -> None:
+                side = Poolside(tmp_path, settings(**changes), home)
                 await side.pool.start()
                 try:
                     await scene(side, **given)
                 finally:
                     await side.close()
 
-            asyncio.run(whole())
+            with place() as home:
+                asyncio.run(whole(home))
 
         _, *others = inspect.signature(scene).parameters.values()
         folder = inspect.Parameter("tmp_path", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -92,6 +92,34 @@ def leave_grandchild() -> int:
     return subprocess.Popen(["sleep", "1000"]).pid
 
 
+def leave_daemons(count: int) -> list[int]:
+    """Processes of no family: each in a session of its own, and its parent is dead."""
+    daemon = "echo $$; exec sleep 1000 >/dev/null"
+    script = f"for _ in $(seq {count}); do setsid sh -c '{daemon}' & done"
+    started = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    return [int(pid) for pid in started.stdout.split()]
+
+
+def hold_with_daemons(news: str, count: int, gate: str) -> None:
+    hold(news, ",".join(map(str, leave_daemons(count))), gate)
+
+
+def home() -> str:
+    """The cgroup of the child."""
+    return Path("/proc/self/cgroup").read_text().partition("0::")[2].rstrip()
+
+
+home_at_birth = home()
+
+
+def where_it_was_born() -> str:
+    return home_at_birth
+
+
+def pid() -> int:
+    return os.getpid()
+
+
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
@@ -157,6 +185,15 @@ def give_bytes(size: int) -> bytes:
 def burn(seconds: float) -> None:
     """Processor time, in a process of its own."""
     subprocess.run([sys.executable, "-c", f"import time\nwhile time.process_time() < {seconds}: pass"], check=True)
+
+
+def burn_apart(folder: str, seconds: float) -> None:
+    """The same in one that has left us; we wait, but not as its parent."""
+    done = f"{folder}/done"
+    os.mkfifo(done)
+    code = f"import time\nwhile time.process_time() < {seconds}: pass\nopen('{done}', 'w').close()"
+    subprocess.run(["sh", "-c", 'setsid "$@" &', "sh", sys.executable, "-c", code], check=True)
+    Path(done).read_bytes()
 
 
 def exit_politely() -> None:

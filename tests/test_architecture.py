@@ -9,7 +9,7 @@ TOP = Path(__file__).resolve().parent.parent
 HOUSE = TOP / "qdistd"
 
 FLOORS = (
-    ("errors", "metrics", "model", "systemd", "tasks"),
+    ("cgroup", "errors", "metrics", "model", "systemd", "tasks"),
     ("address", "call", "detach", "logs"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
     ("broker", "pool", "wire"),

@@ -22,7 +22,7 @@ from qdistd.call import decode_failure, decode_value, encode_call
 from qdistd.child.catalog import Catalog
 from qdistd.child.conveyor import Conveyor
 from qdistd.child.failures import LONGEST_TRACEBACK, failure_of
-from qdistd.child.frames import READY, RESULT, TICKET, Setup, task_frame
+from qdistd.child.frames import READY, RESULT, TICKET, Care, Setup, task_frame
 from qdistd.child.runner import Runner
 from qdistd.errors import NotAllowed, NotFound
 from qdistd.model import Failure, Outcome
@@ -227,17 +227,25 @@ def ends() -> Iterator[Ends]:
 def test_a_task_is_taken_with_its_ticket(ends: Ends) -> None:
     ends.send(1)
     ends.admit(1)
-    assert ends.conveyor.take() == (1, "name", bytearray(b"payload"))
+    assert ends.conveyor.take() == (1, "name", bytearray(b"payload"), Care.NONE)
+
+
+@pytest.mark.parametrize("care", Care)
+def test_a_task_comes_with_the_care_it_wants(ends: Ends, care: Care) -> None:
+    os.write(ends.tasks, task_frame(1, b"name", b"payload", care))
+    ends.admit(1)
+    taken = ends.conveyor.take()
+    assert taken and taken.care is care
 
 
 def test_a_task_whose_ticket_was_taken_back_is_skipped(ends: Ends) -> None:
     for ticket in (1, 2, 3, 4):
         ends.send(ticket, str(ticket).encode())
     ends.admit(1, 2, 3)
-    assert ends.conveyor.take() == (1, "name", bytearray(b"1"))
+    assert ends.conveyor.take() == (1, "name", bytearray(b"1"), Care.NONE)
     assert os.read(ends.tickets_back, 100) == TICKET.pack(2) + TICKET.pack(3)
     ends.admit(4)
-    assert ends.conveyor.take() == (4, "name", bytearray(b"4"))
+    assert ends.conveyor.take() == (4, "name", bytearray(b"4"), Care.NONE)
 
 
 def test_a_task_larger_than_the_pipe_is_taken_whole(ends: Ends) -> None:
@@ -245,7 +253,7 @@ def test_a_task_larger_than_the_pipe_is_taken_whole(ends: Ends) -> None:
     writer = threading.Thread(target=_write_all, args=(ends.tasks, task_frame(1, b"name", payload)))
     writer.start()
     ends.admit(1)
-    assert ends.conveyor.take() == (1, "name", bytearray(payload))
+    assert ends.conveyor.take() == (1, "name", bytearray(payload), Care.NONE)
     writer.join()
 
 

@@ -5,8 +5,11 @@ import select
 import sys
 from typing import NamedTuple
 
-from qdistd.child.frames import READ_SIZE, RESULT, TASK, TICKET, Setup
+from qdistd.child.frames import READ_SIZE, RESULT, TASK, TICKET, Care, Setup
 from qdistd.model import Outcome
+
+_CARES = tuple(Care)
+"""By their numbers: asking the enumeration for one takes ten times as long."""
 
 
 class Assignment(NamedTuple):
@@ -15,6 +18,7 @@ class Assignment(NamedTuple):
     ticket: int
     name: str
     payload: bytearray
+    care: Care
 
 
 class Conveyor:
@@ -56,12 +60,13 @@ class Conveyor:
 
     def _next_task(self) -> Assignment:
         self._read_ahead(TASK.size)
-        length, name_length, ticket = TASK.unpack_from(self._ahead, self._at)
+        length, name_length, ticket, care = TASK.unpack_from(self._ahead, self._at)
         self._read_ahead(TASK.size + length)
         name_at = self._at + TASK.size
         payload_at = name_at + name_length
         self._at = name_at + length
-        return Assignment(ticket, self._ahead[name_at:payload_at].decode(), self._ahead[payload_at : self._at])
+        name, payload = self._ahead[name_at:payload_at].decode(), self._ahead[payload_at : self._at]
+        return Assignment(ticket, name, payload, _CARES[care])
 
     def _read_ahead(self, size: int) -> None:
         """Have at least `size` bytes of what comes next. EOFError when the pool is gone."""

@@ -3,12 +3,13 @@
 Both ends are the same machine and the same version, so there is nothing to negotiate.
 """
 
+import enum
 import struct
 
 import msgspec
 
-TASK = struct.Struct("=IIQ")
-"""Length of all that follows the head; length of the name at its beginning; ticket. The payload is the rest."""
+TASK = struct.Struct("=IIQB")
+"""Length of all that follows the head; length of the name at its beginning; ticket; `Care`. The payload is the rest."""
 
 TICKET = struct.Struct("=Q")
 """The number of a task, counted from 1 by the pool for each child. Small enough to be read and written whole."""
@@ -21,6 +22,16 @@ READY = 0
 
 READ_SIZE = 1 << 16
 """Bytes asked of a pipe at once: what it holds by default (pipe(7))."""
+
+
+class Care(enum.IntEnum):
+    """What is to be done for a task, where the child has a cgroup."""
+
+    NONE = 0
+    TIDY = 1
+    """It has limits of its own, and so must leave nothing running."""
+    APART = 2
+    """And it is expected to take long, so that it is worth some milliseconds to count its memory apart."""
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -37,6 +48,8 @@ class Setup(msgspec.Struct, frozen=True):
     """Bytes of private memory; 0: no limit of ours."""
     result: int = 0
     """Bytes of an encoded result; 0: no limit."""
+    cell: str = ""
+    """The folder of its own cgroup, where it has one."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -45,6 +58,6 @@ class Ready(msgspec.Struct, frozen=True):
     broken: dict[str, str]
 
 
-def task_frame(ticket: int, name: bytes, payload: bytes) -> bytes:
+def task_frame(ticket: int, name: bytes, payload: bytes, care: Care = Care.NONE) -> bytes:
     """One task on its way to the child."""
-    return TASK.pack(len(name) + len(payload), len(name), ticket) + name + payload
+    return TASK.pack(len(name) + len(payload), len(name), ticket, care) + name + payload

@@ -14,9 +14,11 @@ from pathlib import Path
 import msgspec
 
 from qdistd.child.catalog import Catalog
+from qdistd.child.cell import Cell
 from qdistd.child.conveyor import Conveyor
 from qdistd.child.frames import READY, Ready, Setup
 from qdistd.child.runner import Runner
+from qdistd.child.scale import Scale
 from qdistd.model import Outcome
 
 WORTH_WEIGHING = 0.001
@@ -37,12 +39,13 @@ def main(text: str) -> None:
     catalog = Catalog(setup.modules)
     conveyor = Conveyor(setup)
     conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, 0, 0)
-    _work(conveyor, Runner(catalog, setup.result))
+    _work(conveyor, Runner(catalog, setup.result), Cell(setup.cell) if setup.cell else Scale())
 
 
-def _work(conveyor: Conveyor, runner: Runner) -> None:
-    process, scale = os.getpid(), Scale()
+def _work(conveyor: Conveyor, runner: Runner, scale: Scale) -> None:
+    process = os.getpid()
     while task := conveyor.take():
+        scale.begin(task.care)
         started, begin, cpu = time.time(), time.perf_counter(), time.process_time()
         outcome, value = runner.run(task.name, task.payload)
         if os.getpid() != process:
@@ -50,24 +53,8 @@ def _work(conveyor: Conveyor, runner: Runner) -> None:
         wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
         if wall > WORTH_WEIGHING:
             cpu += scale.weigh()
+        scale.end(task.care)
         conveyor.put(task.ticket, outcome, value, started, wall, cpu, scale.rss)
-
-
-class Scale:
-    """Asks the kernel what this process has used."""
-
-    def __init__(self) -> None:
-        self.rss = 0
-        """Peak memory of this process, KiB."""
-        self._children = 0.0
-        self.weigh()
-
-    def weigh(self) -> float:
-        """Seconds of processor time of ended children of ours since the last time."""
-        self.rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        before, self._children = self._children, usage.ru_utime + usage.ru_stime
-        return self._children - before
 
 
 def _bind_to(life: int) -> None:

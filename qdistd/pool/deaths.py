@@ -5,6 +5,7 @@ import signal
 from typing import NamedTuple
 
 from qdistd.model import Failure, Outcome
+from qdistd.pool.cgroups import Cell, Remains
 
 
 class Death(NamedTuple):
@@ -15,13 +16,28 @@ class Death(NamedTuple):
     """Seconds of processor time from its birth, with its own children."""
     rss: int
     """Peak memory, KiB."""
+    remains: Remains | None = None
+    """What its cgroup says, where it had one: then `cpu` and `rss` are of all that it has started, too."""
+
+    @property
+    def starved(self) -> bool:
+        """Whether it died for want of memory, as far as one can know."""
+        return bool(self.remains and self.remains.starved and self.status == -signal.SIGKILL)
 
     @property
     def words(self) -> str:
         """What happened, to go on from "the child …"."""
+        if self.starved:
+            return f"was killed for its memory: {self._memory()}"
         if self.status >= 0:
             return f"ended by itself with exit status {self.status}"
         return f"was killed by signal {-self.status} ({signal_name(-self.status)}){_HINTS.get(-self.status, '')}"
+
+    def _memory(self) -> str:
+        peak = f"at its peak it had {_mib(self.rss << 10)}, with all that it had started"
+        if self.remains and self.remains.limit:
+            return f"it was over its limit of {_mib(self.remains.limit)} ([limits] memory); {peak}"
+        return f"the host had none left; {peak}"
 
 
 class Verdict(NamedTuple):
@@ -46,15 +62,23 @@ def signal_name(number: int) -> str:
         return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
-def reap(pid: int) -> Death:
+def reap(pid: int, cell: Cell | None) -> Death:
     """Take note of a process that has ended. It must be a child of ours that nobody has waited for."""
     _, status, usage = os.wait4(pid, 0)
-    return Death(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+    death = Death(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+    if cell is None:
+        return death
+    remains = cell.remains()
+    return death._replace(
+        cpu=max(remains.cpu, death.cpu),
+        rss=remains.peak or death.rss,
+        remains=remains,
+    )
 
 
 def crash(name: str, death: Death) -> Verdict:
     """The child died under the task, and not by our hand."""
-    kind = "exit" if death.status >= 0 else "signal"
+    kind = "memory" if death.starved else "exit" if death.status >= 0 else "signal"
     return Verdict(
         Outcome.CRASHED,
         Failure(kind, f"the child that ran {name} {death.words}", number=abs(death.status)),
@@ -88,3 +112,7 @@ def cancelled(name: str) -> Verdict:
 def stopped(name: str, why: str) -> Verdict:
     """The task goes back unharmed."""
     return Verdict(Outcome.RELEASED, Failure("stopped", f"{name} was handed back: {why}"))
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"

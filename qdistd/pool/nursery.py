@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from qdistd.child.frames import Ready
+from qdistd.pool.cgroups import Ground
 from qdistd.pool.inlet import Garbled
 from qdistd.pool.process import ChildProcess
 from qdistd.pool.settings import PoolSettings
@@ -40,10 +41,12 @@ class Nursery:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        ground: Ground | None,
         stands: Callable[[ChildProcess, PoolSettings, Ready], None],
         failed: Callable[[PoolSettings, str], None],
     ) -> None:
         self._loop = loop
+        self._ground = ground
         self._stands = stands
         self._failed = failed
         self._births: dict[ChildProcess, Birth] = {}
@@ -108,7 +111,7 @@ class Nursery:
 
     def _start(self, settings: PoolSettings) -> None:
         try:
-            child = ChildProcess(spawn(settings), settings, self._loop)
+            child = ChildProcess(spawn(settings, self._ground), settings, self._loop)
         except OSError as error:
             self.stumble(settings, f"no child can be started: {error}")
             return

@@ -19,6 +19,7 @@ from qdistd.call import encode_failure
 from qdistd.child.frames import Ready
 from qdistd.errors import ConfigError
 from qdistd.model import Grant, Held, Outcome, Settlement, id_text
+from qdistd.pool.cgroups import Ground
 from qdistd.pool.deaths import Verdict, cancelled, stopped
 from qdistd.pool.nursery import Nursery, faults_of
 from qdistd.pool.pace import ALONE, Pace
@@ -50,7 +51,8 @@ class Pool:
     """`processes` children that run tasks.
 
     `done` is told how each task ended, exactly once for each that was given and not recalled. `room` is called when
-    `room()` has grown by enough to ask for more. Both are called from the event loop, and may call back.
+    `room()` has grown by enough to ask for more. Both are called from the event loop, and may call back. `ground`:
+    where every child gets a cgroup of its own.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Pool:
         done: Callable[[Settlement], None],
         room: Callable[[], None],
         log: logging.Logger,
+        ground: Ground | None = None,
     ) -> None:
         self._settings = settings
         self._next: PoolSettings | None = None
@@ -69,9 +72,10 @@ class Pool:
         self._done = done
         self._room = room
         self._log = log
+        self._ground = ground
         self._loop = asyncio.get_running_loop()
         self._pace = Pace()
-        self._nursery = Nursery(self._loop, self._stands, self._failed)
+        self._nursery = Nursery(self._loop, ground, self._stands, self._failed)
         self._children: list[ChildProcess] = []
         self._waiting: deque[Waiting] = deque()
         self._settled: list[Settlement] = []
@@ -89,6 +93,8 @@ class Pool:
 
     async def start(self) -> None:
         """Return when all children stand. ConfigError where one cannot: then nothing is left running."""
+        if self._ground:
+            self._ground.sweep(self._loop, [child.cell.folder for child in self._children if child.cell])
         self._populate()
         try:
             await self._started

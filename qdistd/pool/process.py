@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from qdistd.call import encode_failure
-from qdistd.child.frames import READY, TICKET, Ready, task_frame
+from qdistd.child.frames import READY, TICKET, Care, Ready, task_frame
 from qdistd.model import Grant, Outcome, Settlement
 from qdistd.pool.deaths import Death, Verdict, cancelled, crash, garbled, muted, overrun, reap, stopped
 from qdistd.pool.inlet import Frame, Garbled, Inlet
@@ -63,6 +63,7 @@ class ChildProcess:
         self.pid = spawned.process.pid
         self.exited = spawned.exited
         self.results = spawned.results
+        self.cell = spawned.cell
         self.open = True
         """Whether it may be given tasks."""
         self.proven = False
@@ -72,6 +73,7 @@ class ChildProcess:
         self.kill_at = NEVER
         self._spawned = spawned
         self._timeout = settings.timeout
+        self._loop = loop
         self._tasks = Outlet(spawned.tasks, loop)
         self._tickets = Outlet(spawned.tickets, loop)
         self._inlet = Inlet(spawned.results, settings.result)
@@ -122,7 +124,8 @@ class ChildProcess:
             self._next_begins(now)
         self._last_ticket += 1
         self._given[self._last_ticket] = (grant, cost)
-        self._frames.append(task_frame(self._last_ticket, grant.name.encode(), grant.payload))
+        care = Care.NONE if not grant.timeout else Care.APART if cost == ALONE else Care.TIDY
+        self._frames.append(task_frame(self._last_ticket, grant.name.encode(), grant.payload, care))
         self.load += cost
 
     def flush(self) -> None:
@@ -272,6 +275,8 @@ class ChildProcess:
     def kill(self) -> None:
         """End it, and what its tasks have started."""
         self._signal(signal.SIGKILL)
+        if self.cell:
+            self.cell.kill()
         self.kill_at = NEVER
 
     def _signal(self, number: int) -> None:
@@ -284,7 +289,7 @@ class ChildProcess:
         self.kill()
         ended = self._last_results()
         grants = self.recall()
-        death = reap(self.pid)
+        death = reap(self.pid, self.cell)
         self._spawned.process.returncode = death.status
         ended += [self._victim(ticket, death, now, wall) for ticket in self._given]
         self._close()
@@ -322,3 +327,5 @@ class ChildProcess:
         self._tickets.close()
         for descriptor in self._spawned.kept:
             os.close(descriptor)
+        if self.cell:
+            self.cell.vanish(self._loop)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from qdistd.child.frames import Setup
+from qdistd.pool.cgroups import Cell, Ground
 from qdistd.pool.settings import PoolSettings
 
 BOOT = """\
@@ -44,6 +45,8 @@ class Spawned(NamedTuple):
     tickets_back: int
     results: int
     life: int
+    cell: Cell | None = None
+    """Its cgroup."""
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -51,8 +54,8 @@ class Spawned(NamedTuple):
         return self.exited, self.tickets_back, self.results, self.life
 
 
-def spawn(settings: PoolSettings) -> Spawned:
-    """Start a child. OSError where the system has no more processes, memory or descriptors for us."""
+def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
+    """Start a child, on `ground` where there is some. OSError where the system has no more of what it takes."""
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         tasks_end, tasks = _pipe(theirs, ours)
         tickets_end, tickets = _pipe(ours, ours)
@@ -60,17 +63,21 @@ def spawn(settings: PoolSettings) -> Spawned:
         life_end, life = _pipe(theirs, ours)
         for descriptor in (tasks, tickets, tickets_end, results):
             os.set_blocking(descriptor, False)
+        cell = ground.cell(settings.memory) if ground else None
+        if cell:
+            ours.callback(cell.remove)
         setup = Setup(
             *(tasks_end, tickets_end, results_end, life_end),
             modules=settings.modules,
             path=settings.path,
-            memory=settings.memory,
+            memory=0 if cell and cell.limits_memory else settings.memory,
             result=settings.result,
+            cell=cell.folder if cell else "",
         )
-        process = _execute(setup)
+        process = _execute(setup, _through(cell.door) if cell else [])
         exited = os.pidfd_open(process.pid)
         ours.pop_all()
-        return Spawned(process, exited, tasks, tickets, tickets_end, results, life)
+        return Spawned(process, exited, tasks, tickets, tickets_end, results, life, cell)
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
@@ -81,9 +88,17 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
     return ends
 
 
-def _execute(setup: Setup) -> subprocess.Popen[bytes]:
+def _through(door: str) -> list[str]:
+    """A command that goes on with its arguments inside of a cgroup.
+
+    So nothing of Python runs outside, not even what users have hung into its start.
+    """
+    return ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', door]
+
+
+def _execute(setup: Setup, first: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", BOOT, HOME, msgspec.json.encode(setup).decode()],
+        [*first, sys.executable, "-P", "-c", BOOT, HOME, msgspec.json.encode(setup).decode()],
         stdin=subprocess.DEVNULL,
         stdout=STDERR,
         pass_fds=(setup.tasks, setup.tickets, setup.results, setup.life),

@@ -14,7 +14,7 @@ import click
 from qdistd.config import DEFAULT_INSTANCE, WorkerConfig, load_worker, own_key
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused
-from qdistd.pool import Pool
+from qdistd.pool import Pool, claim
 from qdistd.programs.command import SETTINGS, level_number, only_check, options_of, run_command, shared_options
 from qdistd.protocol import Role
 from qdistd.wire.keyring import Key
@@ -64,10 +64,11 @@ class WorkerService:
         self._file = file
         self._config = config
         config.folder.mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
+        pool_log = logging.getLogger("qdistd.pool")
         self._worker = Worker(
             settings_of(config),
             network=AsyncioNetwork(),
-            pool=functools.partial(Pool, wall=time.time, log=logging.getLogger("qdistd.pool")),
+            pool=functools.partial(Pool, wall=time.time, log=pool_log, ground=claim(pool_log)),
             spool=Spool(config.folder / "spool.db", log),
             wall=time.time,
             rng=random.SystemRandom(),
