@@ -2,7 +2,7 @@
 
     run ── door ── lock the PID file ── (detach) ── log ── serve
                                                              │  start()    then READY=1
-      SIGHUP           ──note──>  reload(): the whole new file, or the old settings go on and the log says why
+      SIGHUP, --reload ──note──>  reload(): the whole new file, or the old settings go on; who asked is told
       SIGTERM, SIGINT  ──note──>  stop(hurry=False): drain; a second one: stop(hurry=True)
       every moment     ─────────  WATCHDOG=1 STATUS=…, from the loop that must not hang, never from a thread
                                                              │  work() returns
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from qdistd import logs
-from qdistd.detach import PidFile, Verdict, detach
+from qdistd.control import Control, Request, Verdict
+from qdistd.detach import Herald, PidFile, detach
 from qdistd.errors import ConfigError, Overloaded, QdistError, Refused, Unavailable
 from qdistd.systemd import notify, watchdog_seconds
 
@@ -68,7 +69,9 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 NOWHERE = Path(os.devnull)
 
-Notes: TypeAlias = "asyncio.Queue[signal.Signals | Exception]"
+Note: TypeAlias = signal.Signals | Exception | Request
+
+Notes: TypeAlias = "asyncio.Queue[Note]"
 
 
 class Service(Protocol):
@@ -80,8 +83,11 @@ class Service(Protocol):
     async def work(self) -> None:
         """Return when it has ended, by itself or after `stop`."""
 
-    async def reload(self) -> None:
-        """Apply the configuration file whole, or raise Refused or OSError with nothing changed."""
+    async def reload(self, request: Request, /) -> None:
+        """Apply the configuration file whole, or raise Refused or OSError with nothing changed.
+
+        `request.keys` are the key files as they are now, where the service runs on copies of them.
+        """
 
     def stop(self, hurry: bool, /) -> None:
         """Begin to end: drain what runs, or with `hurry` hand it back at once. Never blocks."""
@@ -97,6 +103,8 @@ class Options(NamedTuple):
     detach: bool = False
     pidfile: Path | None = None
     log: Path | None = None
+    control: Path | None = None
+    """The socket where `--reload` asks."""
     level: int = logging.INFO
     """The least important records that are logged. DEBUG also shows tracebacks to a person at a terminal."""
 
@@ -106,7 +114,7 @@ def run(options: Options, build: Callable[[], Service]) -> Exit:
     pidfile = PidFile(options.pidfile)
     try:
         pidfile.take()
-        verdict = detach(pidfile.fds, options.log or NOWHERE) if options.detach else Verdict()
+        herald = detach(pidfile.fds, options.log or NOWHERE) if options.detach else Herald()
     except (Unavailable, OSError) as problem:
         sys.stderr.write(f"{options.program}: {problem}\n")
         return _code_of(problem)
@@ -114,9 +122,9 @@ def run(options: Options, build: Callable[[], Service]) -> Exit:
     faulthandler.enable()  # a watchdog ends us with SIGABRT: the stacks of all threads then name the hang
     file = options.log if options.detach else None
     with logs.relayed(options.program, os.environ, level=options.level, file=file):
-        code, sentence = _door(options, lambda: asyncio.run(serve(build, lambda: verdict.tell(Exit.OK))))
+        code, sentence = _door(options, lambda: asyncio.run(_serve(build, options.control, herald)))
     pidfile.drop()
-    verdict.tell(code, f"{options.program}: {sentence}")
+    herald.tell(code, f"{options.program}: {sentence}")
     return code
 
 
@@ -143,28 +151,33 @@ def _code_of(problem: QdistError | OSError) -> Exit:
     return Exit.FAILED
 
 
-async def serve(build: Callable[[], Service], ready: Callable[[], None]) -> None:
+async def _serve(build: Callable[[], Service], control: Path | None, herald: Herald) -> None:
     """Build and start the service, say that it is ready, and obey signals until it has ended."""
     loop = asyncio.get_running_loop()
     notes: Notes = asyncio.Queue()
     loop.set_exception_handler(partial(_note_bug, notes))
     for number in (*STOPS, signal.SIGHUP):
         loop.add_signal_handler(number, notes.put_nowait, number)
+    door = Control(control, notes.put_nowait) if control else None
     try:
         service = await _start(build(), notes)
+        if service is None:
+            return
+        if door is not None:
+            await door.open()
     except OSError as problem:
         kind = Unavailable if problem.errno in NOT_NOW else Refused
         raise kind(f"cannot start: {problem}") from problem
-    if service is None:
-        return
     notify(READY=1, STATUS=service.status())
-    ready()
+    herald.tell(Exit.OK)
     pulse = Pulse(service)
     pulse.beat()
     try:
         await _obey(service, notes, pulse)
     finally:
         pulse.stop()
+        if door is not None:
+            door.close()
 
 
 def _note_bug(notes: Notes, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -185,7 +198,7 @@ async def _start(service: Service, notes: Notes) -> Service | None:
     while note := await _next(starting, notes):
         if isinstance(note, Exception):
             raise note
-        if note is signal.SIGHUP:
+        if not isinstance(note, signal.Signals) or note is signal.SIGHUP:
             continue  # the file has only just been read
         log.info("%s while starting: giving up", note.name)
         starting.cancel()
@@ -201,7 +214,9 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
         if isinstance(note, Exception):
             raise note
         if note is signal.SIGHUP:
-            await _reload(service, pulse)
+            note = Request()
+        if isinstance(note, Request):
+            await _reload(service, pulse, note)
             continue
         hurry = pulse.stopping
         log.info("%s: %s", note.name, "stopping at once" if hurry else "stopping; a second signal hurries")
@@ -211,7 +226,7 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
     await working
 
 
-async def _next(work: "asyncio.Future[None]", notes: Notes) -> signal.Signals | Exception | None:
+async def _next(work: "asyncio.Future[None]", notes: Notes) -> Note | None:
     """The next signal or bug that was noted, or None once `work` is over."""
     noting = asyncio.ensure_future(notes.get())
     await asyncio.wait((work, noting), return_when=asyncio.FIRST_COMPLETED)
@@ -221,17 +236,21 @@ async def _next(work: "asyncio.Future[None]", notes: Notes) -> signal.Signals | 
     return None
 
 
-async def _reload(service: Service, pulse: "Pulse") -> None:
+async def _reload(service: Service, pulse: "Pulse", request: Request) -> None:
+    """One reload after the other: what is asked meanwhile waits. Who asked is answered once all is in force."""
     notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
     try:
-        await service.reload()
+        await service.reload(request)
     except (Refused, OSError) as problem:
         pulse.remark = f"; reload refused: {problem}"
         log.error("reload refused, the old settings go on: %s", problem)
+        verdict = Verdict(False, str(problem))
     else:
         pulse.remark = ""
         log.info("reloaded")
+        verdict = Verdict(True)
     notify(READY=1, STATUS=pulse.status())
+    request.tell(verdict)
 
 
 class Pulse:

@@ -71,14 +71,14 @@ def _lock(path: Path) -> int:
     return -1
 
 
-class Verdict:
+class Herald:
     """How the start went, told once to the command that waits. In the foreground nobody waits."""
 
     def __init__(self, pipe: int = -1) -> None:
         self._pipe = pipe
 
     def tell(self, code: int, sentence: str = "") -> None:
-        """Release the waiting command with this exit code and sentence. Later verdicts are not heard."""
+        """Release the waiting command with this exit code and sentence. What is told later is not heard."""
         if self._pipe < 0:
             return
         os.write(self._pipe, f"{code} {sentence}".encode(errors="backslashreplace") + END)
@@ -86,7 +86,7 @@ class Verdict:
         self._pipe = -1
 
 
-def detach(keep: Sequence[int], log: Path) -> Verdict:
+def detach(keep: Sequence[int], log: Path) -> Herald:
     """Go on in the background; the caller's process ends in here. `keep`: descriptors to take along.
 
     Everything else (threads, event loop, database) must come later: only this thread and `keep` survive.
@@ -109,7 +109,7 @@ def detach(keep: Sequence[int], log: Path) -> Verdict:
         files_preserve=[writer, *keep],
         signal_map={},
     ).open()
-    return Verdict(writer)
+    return Herald(writer)
 
 
 def _leave(reader: int, log: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from qdistd.control import Request
 from qdistd.daemon import Options, run
 from qdistd.errors import ConfigError, Refused
 from qdistd.systemd import notify
@@ -33,8 +34,10 @@ class Probe:
             asyncio.get_running_loop().call_soon(_bug)
         await self._ended.wait()
 
-    async def reload(self) -> None:
+    async def reload(self, _: Request) -> None:
         self._reloads += 1
+        if self._mood == "thoughtful":
+            await asyncio.Event().wait()
         if self._mood == "stubborn":
             raise Refused("the file names an address twice")
 
@@ -54,7 +57,8 @@ def _bug() -> None:
 def main(mood: str, *settings: str) -> int:
     paths = {key: Path(value) for key, _, value in (setting.partition("=") for setting in settings)}
     detach = "log" in paths
-    return run(Options("probe", detach, paths.get("pidfile"), paths.get("log")), lambda: Probe(mood))
+    options = Options("probe", detach, paths.get("pidfile"), paths.get("log"), paths.get("control"))
+    return run(options, lambda: Probe(mood))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ HOUSE = TOP / "qdistd"
 
 FLOORS = (
     ("cgroup", "errors", "metrics", "model", "systemd", "tasks"),
-    ("address", "call", "detach", "logs"),
+    ("address", "call", "control", "detach", "logs"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
     ("broker", "pool", "wire"),
     ("client", "master", "worker"),

@@ -3,12 +3,15 @@
     path ──open without following links──> checks on the open file ──> bytes without one final newline
 
 What is checked is what is read: nothing can be swapped in between. No message and no repr shows a byte of a key.
+
+A service that lives on systemd credentials has copies, and systemd 257 does not renew them on a reload (252 does). So
+root hands the files over when it reloads: `fresh_keys` there, `renew` here; from then on the renewed copies count.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +26,9 @@ LARGEST_KEY = 64 * 1024
 """Bytes of a key file: more is some other file."""
 
 MAKE_ONE = "make one with `qdist key` (see `qdist key --help`)"
+
+ROLE_KEYS = ("admin.key", "work.key", "submit.key")
+"""The names of all credentials there are."""
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -68,6 +74,7 @@ def read_key(path: Path, *, weak: bool = False, place: Place = HERE) -> bytes:
     A systemd credential may have group bits: systemd grants them by access list, to the service alone.
     """
     credential = path.parent == place.credentials
+    path = _renewed(path, place) if credential else path
     try:
         folder = path.parent.stat()
         with open(path, "rb", opener=_open_no_link) as file:
@@ -80,6 +87,39 @@ def read_key(path: Path, *, weak: bool = False, place: Place = HERE) -> bytes:
     secret = content.removesuffix(b"\n")
     _refuse(path, _flaw_of_key(secret, weak))
     return secret
+
+
+def fresh_keys(names: Iterable[str], *, place: Place = HERE) -> dict[str, bytes]:
+    """The key files of the host behind these credentials, as they are now. ConfigError where one cannot be used.
+
+    A name without a file has another source, which only systemd knows: its copy stays until the next start.
+    """
+    paths = {name: place.etc / "keys" / name for name in names}
+    return {name: read_key(path, weak=True, place=place) + b"\n" for name, path in paths.items() if path.exists()}
+
+
+def renew(keys: Mapping[str, bytes], *, place: Place = HERE) -> None:
+    """Keep fresh key files beside the credentials of this service; what is no credential of it is left alone."""
+    folder = place.renewed
+    if place.credentials is None or folder is None:
+        return
+    for name in ROLE_KEYS:
+        if name in keys and os.path.lexists(place.credentials / name):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _replace(folder / name, keys[name])
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600, exist_ok=False)
+    new.write_bytes(content)
+    new.rename(path)
+
+
+def _renewed(path: Path, place: Place) -> Path:
+    newer = place.renewed / path.name if place.renewed else path
+    return newer if newer.exists() else path
 
 
 def key_problems(configs: Iterable[Config], place: Place = HERE) -> list[str]:

@@ -23,6 +23,7 @@ FileName = str | os.PathLike[str] | None
 MASTERS_VARIABLE = "QDIST_MASTER"
 FILE_VARIABLE = "QDIST_CONFIG"
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+RUNTIME_VARIABLE = "RUNTIME_DIRECTORY"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Place:
         """The folder where systemd put the secrets of this service."""
         folder = self.environ.get(CREDENTIALS_VARIABLE)
         return Path(folder) if folder else None
+
+    @property
+    def renewed(self) -> Path | None:
+        """The folder of credentials that were handed over since the start: they go before those of systemd.
+
+        It ends with the service, whose next start gets what the files hold by then.
+        """
+        folder = self.environ.get(RUNTIME_VARIABLE, "").partition(":")[0]
+        return Path(folder, "keys") if folder else None
 
     @property
     def home(self) -> Path | None:

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
-from qdistd.config.loading import CREDENTIALS_VARIABLE
+from qdistd.config.keys import fresh_keys
+from qdistd.config.loading import CREDENTIALS_VARIABLE, RUNTIME_VARIABLE
+from qdistd.control import Ask, ask
 from qdistd.daemon import Exit, Options
-from qdistd.errors import ConfigError
+from qdistd.errors import ConfigError, Refused, Unavailable
 from qdistd.systemd import stderr_is_journal
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -41,6 +43,13 @@ def shared_options(command: Function) -> Function:
             click.option(
                 "--check", is_flag=True, help="Only say whether the configuration is valid: exit code 0 or 1."
             ),
+            click.option(
+                "--reload",
+                "again",
+                is_flag=True,
+                help="Have the running daemon apply its configuration; return when it is in force: exit code 0 or 1.",
+            ),
+            _path("--control", text="The socket where --reload asks (default: in $RUNTIME_DIRECTORY or in /run)."),
             click.option("--daemon", "detach", is_flag=True, help="Go into the background; for hosts without systemd."),
             _path("--pidfile", text="Lock this file and keep the process id in it (with --daemon: in /run)."),
             _path("--log", text="With --daemon: the log file (default: in /var/log)."),
@@ -59,7 +68,34 @@ def options_of(program: str, level: str, given: dict[str, Any]) -> Options:
         raise click.UsageError("--log goes with --daemon: in the foreground the log is on stderr")
     if detach:
         pidfile, log = pidfile or RUN / f"{program}.pid", log or LOGS / f"{program}.log"
-    return Options(program, detach, pidfile, log, logging.DEBUG if given["debug"] else level_number(level))
+    control = given["control"] or _own_control(pidfile)
+    return Options(program, detach, pidfile, log, control, logging.DEBUG if given["debug"] else level_number(level))
+
+
+def _own_control(pidfile: Path | None) -> Path | None:
+    """Where a daemon listens for `--reload`: in its own folder, or beside its PID file; nowhere if it has neither."""
+    folder = os.environ.get(RUNTIME_VARIABLE, "").partition(":")[0]
+    if folder:
+        return Path(folder, "control")
+    return pidfile and pidfile.with_suffix(".control")
+
+
+def ask_to_reload(
+    unit: str, credentials: Sequence[str], read_keys: Callable[[], object], given: dict[str, Any]
+) -> Exit:
+    """What --reload does, once the configuration could be read: OK only when the daemon works by it.
+
+    `unit`: the folder of the daemon in /run. What is wrong is on stderr, with file and line. Root hands the key files
+    over as they are now, since the daemon may live on copies that systemd made; whether it does, the daemon knows.
+    """
+    if not _credentials_hidden(os.environ) and CREDENTIALS_VARIABLE not in os.environ:
+        read_keys()
+    control = given["control"] or _own_control(given["pidfile"]) or RUN / unit / "control"
+    question = Ask("reload", fresh_keys(credentials) if os.geteuid() == 0 else {})
+    verdict = ask(control, question)
+    if not verdict.ok:
+        raise Refused(verdict.text)
+    return Exit.OK
 
 
 def level_number(level: str) -> int:
@@ -74,10 +110,11 @@ def run_command(command: click.Command, program: str, arguments: Sequence[str]) 
     except click.ClickException as error:
         error.show()
         return Exit.USAGE
-    except ConfigError as error:
+    except (Refused, Unavailable) as error:
         mark = AS_ERROR if stderr_is_journal(os.environ) else ""
         click.echo("\n".join(mark + line for line in str(error).splitlines()), err=True)
-        return Exit.FAILED if "--check" in arguments else Exit.CONFIG
+        wrong = isinstance(error, ConfigError) and {"--check", "--reload"}.isdisjoint(arguments)
+        return Exit.CONFIG if wrong else Exit.FAILED
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
 

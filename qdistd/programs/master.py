@@ -17,12 +17,22 @@ from qdistd import lifecycle
 from qdistd.address import Address
 from qdistd.broker import Settings
 from qdistd.config import MasterConfig, load_master, master_keys
+from qdistd.config.keys import ROLE_KEYS, renew
+from qdistd.control import Request
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused, Unavailable
 from qdistd.master import Host, Master, MasterSettings
 from qdistd.master.commits import DiskCommits
 from qdistd.master.faces import Compat
-from qdistd.programs.command import SETTINGS, level_number, only_check, options_of, run_command, shared_options
+from qdistd.programs.command import (
+    SETTINGS,
+    ask_to_reload,
+    level_number,
+    only_check,
+    options_of,
+    run_command,
+    shared_options,
+)
 from qdistd.programs.sockets import ServiceNetwork, handed_over
 from qdistd.protocol import Role
 from qdistd.store import open_store
@@ -51,11 +61,13 @@ def main(arguments: Sequence[str]) -> int:
     metavar="FILE",
     help="Write the addresses that were really bound here, one a line (for port 0).",
 )
-def _command(file: Path | None, check: bool, address_file: Path | None, **given: Any) -> Exit:
+def _command(file: Path | None, check: bool, again: bool, address_file: Path | None, **given: Any) -> Exit:
     """The manager daemon: keeps tasks and results, and hands tasks out to workers."""
     config = load_master(file)
     if check:
         return only_check(file or Path("/etc/qdist/master.toml"), lambda: settings_of(config))
+    if again:
+        return ask_to_reload(PROGRAM, ROLE_KEYS, lambda: settings_of(config), given)
     settings_of(config)  # reads the keys: what is wrong with them is said before anything starts
     options = options_of(PROGRAM, config.log.level, given)
     place = address_file and address_file.absolute()
@@ -132,8 +144,9 @@ class MasterService:
         self._commits.close()
         self._store.close()
 
-    async def reload(self) -> None:
+    async def reload(self, request: Request) -> None:
         """See `daemon.Service`."""
+        renew(request.keys)
         config = load_master(self._file)
         if config.store != self._config.store:
             raise Refused("[master] store cannot change while the master runs: restart it instead")

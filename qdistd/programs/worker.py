@@ -12,10 +12,20 @@ from typing import Any
 import click
 
 from qdistd.config import DEFAULT_INSTANCE, WorkerConfig, load_worker, own_key
+from qdistd.config.keys import renew
+from qdistd.control import Request
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused
 from qdistd.pool import Pool, claim
-from qdistd.programs.command import SETTINGS, level_number, only_check, options_of, run_command, shared_options
+from qdistd.programs.command import (
+    SETTINGS,
+    ask_to_reload,
+    level_number,
+    only_check,
+    options_of,
+    run_command,
+    shared_options,
+)
 from qdistd.protocol import Role
 from qdistd.wire.keyring import Key
 from qdistd.wire.network import AsyncioNetwork
@@ -38,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
 @click.argument("instance", required=False)
 @click.option("--instance", "named", metavar="NAME", help=f"The same as INSTANCE (default: {DEFAULT_INSTANCE}).")
 @shared_options
-def _command(instance: str | None, named: str | None, file: Path | None, check: bool, **given: Any) -> Exit:
+def _command(
+    instance: str | None, named: str | None, file: Path | None, check: bool, again: bool, **given: Any
+) -> Exit:
     """One worker instance: takes tasks from a master and runs them in child processes."""
     if instance and named and instance != named:
         raise click.UsageError(f"two names for one instance: {instance} and {named}")
@@ -46,6 +58,8 @@ def _command(instance: str | None, named: str | None, file: Path | None, check: 
     config = load_worker(file, name)
     if check:
         return only_check(file or Path("/etc/qdist/worker.toml"), lambda: settings_of(config))
+    if again:
+        return ask_to_reload(f"{PROGRAM}/{name}", ("work.key",), lambda: settings_of(config), given)
     settings_of(config)  # reads the key: what is wrong with it is said before anything starts
     options = options_of(f"{PROGRAM}@{name}", config.log.level, given)
     return run(options, lambda: WorkerService(file, config))
@@ -83,8 +97,9 @@ class WorkerService:
         """See `daemon.Service`."""
         await self._worker.work()
 
-    async def reload(self) -> None:
+    async def reload(self, request: Request) -> None:
         """See `daemon.Service`."""
+        renew(request.keys)
         config = load_worker(self._file, self._config.instance)
         for name in ("state", "protocol"):
             if getattr(config, name) != getattr(self._config, name):
