@@ -98,7 +98,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     run_at: Moment = 0.0
     """Wall clock (seconds since 1970) before which it may not run; 0: at once."""
     timeout: Seconds = 0.0
-    """Seconds one attempt may take; 0: the worker's own limit."""
+    """Seconds one attempt may take; 0: the worker's own limit. A task with one leaves nothing running behind."""
     retries: Count = 0
     """How many more attempts a failure earns."""
     backoff: Seconds = 1.0
@@ -143,9 +143,9 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     wall: float = 0.0
     """Seconds from start to end."""
     cpu: float = 0.0
-    """Seconds of processor time."""
+    """Seconds of processor time, with what the task has started."""
     rss: int = 0
-    """Peak memory of the child, KiB."""
+    """Peak memory, KiB: of the child since its birth, or of the task where it ran in a cgroup of its own."""
     token: bytes = b""
 
 

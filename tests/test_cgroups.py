@@ -20,7 +20,8 @@ from poolside import Poolside, at_the_pool, children
 
 from qdistd.cgroup import PROCESSES, Cgroup
 from qdistd.model import Outcome
-from qdistd.pool.cgroups import Cell, Ground
+from qdistd.pool.cgroups import Cell, Ground, Remains
+from qdistd.pool.deaths import Death, crash
 
 NOBODY = 65534
 
@@ -39,11 +40,9 @@ def home() -> Iterator[Cgroup]:
 
 @at_the_pool(clearing, processes=2)
 async def test_a_child_lives_in_a_cgroup_of_its_own_before_it_imports_a_module(side: Poolside) -> None:
-    [pid, other] = children()
-    born, lives, pid = [await side.run(name) for name in ("where_it_was_born", "home", "pid")]
-    assert born == lives
-    assert born.endswith(("/child-1/run-1", "/child-2/run-1"))
-    assert Path(f"/proc/{other}/cgroup").read_text() != Path(f"/proc/{pid}/cgroup").read_text() or other == pid
+    homes = {Path(f"/proc/{pid}/cgroup").read_text().rpartition("/child-")[2] for pid in children()}
+    assert homes == {"1/run-1\n", "2/run-1\n"}
+    assert (await side.run("where_it_was_born")).endswith(("/child-1/run-1", "/child-2/run-1"))
 
 
 @at_the_pool(clearing)
@@ -133,6 +132,33 @@ async def test_processor_time_of_a_task_that_was_killed_counts_with_all_it_has_s
     await side.run("add", 1, 2)
     settlement = await side.end(side.give("burn", 1000.0, timeout=0.7))
     assert 0.2 < settlement.cpu < 1.5
+
+
+REMAINS = Remains(cpu=1.0, peak=64 << 10, starved=True, limit=64 << 20)
+
+
+@pytest.mark.parametrize(
+    ("remains", "kind", "words"),
+    [
+        (
+            REMAINS,
+            "memory",
+            "took more memory than its limit of 64 MiB, with all it had started, and was killed for it",
+        ),
+        (REMAINS._replace(limit=0), "memory", "had no memory left; at its peak it had 64 MiB, with all it had started"),
+        (REMAINS._replace(starved=False), "signal", "was killed by signal 9 (SIGKILL): by somebody, or"),
+    ],
+)
+def test_a_child_that_died_for_its_memory_says_so(remains: Remains, kind: str, words: str) -> None:
+    death = Death(-signal.SIGKILL, remains.cpu, remains.peak, remains)
+    outcome, failure = crash("eat", death)
+    assert (outcome, failure.kind) == (Outcome.CRASHED, kind)
+    assert failure.message.startswith("the child that ran eat ")
+    assert words in failure.message
+
+
+def test_a_child_that_ended_otherwise_is_not_blamed_for_what_it_had_lost_to_memory() -> None:
+    assert crash("eat", Death(1, 1.0, 1000, REMAINS)).failure.kind == "exit"
 
 
 # -- which group is ours

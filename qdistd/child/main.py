@@ -38,8 +38,10 @@ def main(text: str) -> None:
     sys.path[:0] = setup.path
     catalog = Catalog(setup.modules)
     conveyor = Conveyor(setup)
-    conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, 0, 0)
-    _work(conveyor, Runner(catalog, setup.result), Cell(setup.cell) if setup.cell else Scale())
+    scale = Cell(setup.cell) if setup.cell else Scale()
+    cpu = time.process_time() + scale.others()
+    conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, cpu, 0)
+    _work(conveyor, Runner(catalog, setup.result), scale)
 
 
 def _work(conveyor: Conveyor, runner: Runner, scale: Scale) -> None:

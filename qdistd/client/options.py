@@ -20,7 +20,8 @@ class Choices(TypedDict, total=False):
     priority  lower runs first, -1000 to 1000 (0)
     delay     seconds after its arrival at the master before it may run (0)
     run_at    when it may run: a datetime with a time zone, or seconds since 1970 (at once)
-    timeout   seconds one attempt may take (0: the worker's own limit)
+    timeout   seconds one attempt may take (0: the worker's own limit); with one, processes that it has started end
+              with it wherever the worker runs under systemd
     retries   further attempts that a failure earns (0)
     backoff   seconds before the first retry, doubling with every further one (1)
     key       idempotency key: the same key is the same task, however often it is submitted

@@ -236,7 +236,9 @@ class WorkerLimits:
     memory: int = setting(
         Size("16 MiB", "1024 TiB", optional=True),
         "",
-        'Size: how much memory one child process may have, such as "512 MiB". Empty: no limit.',
+        'Size: how much memory one child process may have, such as "512 MiB". Empty: no limit. Where the worker has a '
+        "cgroup to divide (Delegate=yes of its unit), all that the child has started counts too, and what is over the "
+        "limit is killed; elsewhere the child alone counts, and gets a MemoryError.",
     )
     result: int = setting(Size("1 KiB", LARGEST_VALUE), "1 MiB", "Size: the largest result of one task, encoded.")
 

@@ -28,16 +28,17 @@ class Death(NamedTuple):
     def words(self) -> str:
         """What happened, to go on from "the child …"."""
         if self.starved:
-            return f"was killed for its memory: {self._memory()}"
+            return self._memory()
         if self.status >= 0:
             return f"ended by itself with exit status {self.status}"
         return f"was killed by signal {-self.status} ({signal_name(-self.status)}){_HINTS.get(-self.status, '')}"
 
     def _memory(self) -> str:
-        peak = f"at its peak it had {_mib(self.rss << 10)}, with all that it had started"
-        if self.remains and self.remains.limit:
-            return f"it was over its limit of {_mib(self.remains.limit)} ([limits] memory); {peak}"
-        return f"the host had none left; {peak}"
+        assert self.remains
+        if limit := self.remains.limit:
+            return f"took more memory than its limit of {_mib(limit)}, with all it had started, and was killed for it"
+        peak = f"at its peak it had {_mib(self.rss << 10)}, with all it had started"
+        return f"was killed as its host, or the unit of its worker, had no memory left; {peak}"
 
 
 class Verdict(NamedTuple):
