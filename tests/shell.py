@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,21 @@ def run(*arguments: str | Path, stdin: str = "", **environ: str) -> Ran:
         text=True,
         capture_output=True,
         env={**clean_environ(), **environ},
+        timeout=DEADLINE,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def shell_script(shell: Shell, text: str, folder: Path) -> Ran:
+    """What a person types, by bash, in a folder; `qdist` is the one of this source."""
+    function = f'qdist() {{ {shlex.join(COMMAND)} "$@"; }}\n'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", function + text],
+        cwd=folder,
+        env=shell.environ,
+        capture_output=True,
+        text=True,
         timeout=DEADLINE,
         check=False,
     )
