@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -52,6 +53,18 @@ def notify(*, fds: Sequence[int] = (), patience: float = PATIENCE, **fields: obj
         except OSError:
             return False
     return True
+
+
+def barrier(patience: float = PATIENCE) -> None:
+    """Return when the manager has done what was said to it so far, or after `patience` seconds (sd_notify_barrier)."""
+    reader, writer = os.pipe()
+    told = notify(fds=[writer], BARRIER=1)
+    os.close(writer)
+    if told:
+        ended = select.poll()
+        ended.register(reader, 0)
+        ended.poll(patience * 1000)
+    os.close(reader)
 
 
 def listen_fds(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ import pytest
 from daemons import DEADLINE, clean_environ, python
 
 from qdistd.logs import LineFormatter, Relay
-from qdistd.systemd import JournalHandler, listen_fds, notify, stderr_is_journal, watchdog_seconds
+from qdistd.systemd import JournalHandler, barrier, listen_fds, notify, stderr_is_journal, watchdog_seconds
 
 
 @pytest.fixture
@@ -244,3 +244,18 @@ def test_a_line_for_people_ends_with_its_fields() -> None:
     assert rest == "error qdistd.worker task failed task_id=abc queue=mail"
     assert when[10] == "T"
     assert when[-6] in "+-"
+
+
+def test_a_barrier_waits_until_the_manager_has_read_it(manager: socket.socket) -> None:
+    waiting = threading.Thread(target=barrier)
+    waiting.start()
+    message, fds, _, _ = socket.recv_fds(manager, 4096, 1)
+    assert (message, len(fds), waiting.is_alive()) == (b"BARRIER=1", 1, True)
+    os.close(fds[0])
+    waiting.join(DEADLINE)
+    assert not waiting.is_alive()
+
+
+def test_without_a_manager_a_barrier_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    barrier()

@@ -6,6 +6,7 @@ connections ──> wire.server.Peer ──native──> Desk  ─┐
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ from qdistd.store import Store
 from qdistd.wire.keyring import Keyring
 from qdistd.wire.network import Listener, Network
 from qdistd.wire.server import Gate, Peer, WireLimits
+
+HANDSHAKES = 0.3
+"""Seconds for handshakes under way when the master stops: some round trips, and no long wait for who says nothing."""
 
 
 class MasterSettings(msgspec.Struct, frozen=True):
@@ -111,9 +115,17 @@ class Master:
         return await self._listen()
 
     async def stop(self) -> None:
-        """Stop listening, commit and answer what has arrived, close every connection."""
+        """Let nobody else in, commit and answer what has arrived, close every connection.
+
+        Who was let in already, and would find nobody at all, may finish the handshake.
+        """
         for listener in self._listeners.values():
-            listener.close()
+            listener.close(keep=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANDSHAKES):
+                for listener in self._listeners.values():
+                    await listener.settled()
+                await self._gate.emptied()
         self._listeners.clear()
         await self._writer.drain()
         self._writer.stop()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from qdistd import lifecycle
 from qdistd.address import Address
@@ -117,8 +118,9 @@ class MasterService:
         self._end: asyncio.Future[None] = loop.create_future()
         self._store = open_store(config.store)
         self._commits = DiskCommits(loop)
-        self._settings = settings_of(config)
         self._network = ServiceNetwork(handed_over(os.environ))
+        self._settings = self._settings_of(config)
+        self._dissent = ""
         self._master = Master(
             self._settings,
             store=self._store,
@@ -134,8 +136,9 @@ class MasterService:
 
     async def start(self) -> None:
         """See `daemon.Service`."""
+        await self._network.give_up(but=self._settings.listen)
         self._note(await self._master.start())
-        self._network.close_unused()
+        await self._compare()
 
     async def work(self) -> None:
         """See `daemon.Service`."""
@@ -150,7 +153,7 @@ class MasterService:
         config = load_master(self._file)
         if config.store != self._config.store:
             raise Refused("[master] store cannot change while the master runs: restart it instead")
-        settings = settings_of(config)
+        settings = self._settings_of(config)
         try:
             addresses = await self._master.reload(settings)
         except OSError:
@@ -159,6 +162,7 @@ class MasterService:
         self._config, self._settings = config, settings
         logging.getLogger().setLevel(level_number(config.log.level))
         self._note(addresses)
+        await self._compare()
 
     def stop(self, _hurry: bool) -> None:
         """See `daemon.Service`. A master has nothing to drain: what arrived is committed and answered."""
@@ -167,7 +171,17 @@ class MasterService:
 
     def status(self) -> str:
         """See `daemon.Service`."""
-        return f"listening on {', '.join(map(str, self._addresses))}"
+        return f"listening on {', '.join(map(str, self._addresses))}{self._dissent}"
+
+    def _settings_of(self, config: MasterConfig) -> MasterSettings:
+        settings = settings_of(config)
+        return msgspec.structs.replace(settings, listen=self._network.addresses(settings.listen))
+
+    async def _compare(self) -> None:
+        dissent = await self._network.dissent(self._config.listen)
+        self._dissent = dissent and f"; {dissent}"
+        if dissent:
+            log.warning("%s", dissent)
 
     def _note(self, addresses: list[Address]) -> None:
         self._addresses = addresses

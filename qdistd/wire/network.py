@@ -10,7 +10,9 @@ that knows write, close, abort, is_closing, get_extra_info, pause_reading, resum
 import asyncio
 import contextlib
 import errno
+import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -26,6 +28,9 @@ BACKLOG = 4096
 AT_ONCE = 64
 """Connections that are accepted in one turn of the loop: a flood must not keep it from everything else."""
 
+SCARCITY = 1.0
+"""Seconds without an accept when descriptors or memory are used up: those who wait would only be met by an error."""
+
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 3, 1, 3
 """Seconds of silence, seconds between probes, probes: a peer without power is found out after 6 seconds."""
 
@@ -35,7 +40,10 @@ USER_TIMEOUT = 6000
 SOCKET_MODE = 0o660
 """A Unix socket is for its owner and its group."""
 
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
+
+log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -47,8 +55,14 @@ class Listener(Protocol):
     def address(self) -> Address:
         """Where it listens, with the real port where port 0 was asked for."""
 
-    def close(self) -> None:
-        """Take no more connections."""
+    def close(self, *, keep: bool = False) -> None:
+        """Take no more connections. `keep`: the address stays ours where somebody holds it for our next process."""
+
+    async def settled(self) -> None:
+        """Return when all who were let in have met their protocol."""
+
+    def alive(self) -> bool:
+        """Whether it does its work: nobody waits to be let in, or somebody was since the last look."""
 
 
 class Network(Protocol):
@@ -88,29 +102,84 @@ class AsyncioNetwork:
         sock: socket.socket | None = None,
     ) -> Listener:
         """See `Network.listen`."""
-        loop = asyncio.get_running_loop()
-        inherited = sock is not None
-        if sock is None:
-            sock = _unix_socket(address.path) if address.path else await _tcp_socket(address)
+        if sock is not None:
+            return DoorListener(sock, factory)
+        sock = await bound(address)
+        return DoorListener(sock, factory, remove=address.path)
+
+
+class DoorListener:
+    """Lets connections in at a bound socket, which it owns; `remove`: the file that goes when it is closed.
+
+    A listener of asyncio's own drops whom it has just accepted when it is closed; this one does not.
+    """
+
+    def __init__(self, sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol], *, remove: str = "") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._factory = factory
+        self._remove = remove
+        self._meetings: set[asyncio.Task[object]] = set()
+        self._looked = False
+        """Whether the queue of those who wait was looked at since `alive`."""
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             _watch(sock)  # Linux hands these options on to every connection that is accepted
-        # create_unix_server would remove the file of a socket that is systemd's, from CPython 3.13 on
-        server = await loop.create_server(factory, sock=sock, backlog=AT_ONCE)
-        sock.listen(BACKLOG)
-        return _Listener(server, _address_of(sock), remove=bool(address.path) and not inherited)
+        try:
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self.address = address_of(sock)
+        self._resume()
 
+    def close(self, *, keep: bool = False) -> None:
+        """See `Listener.close`."""
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock)
+        self._sock.close()  # no shutdown(): that would end the socket for everybody who holds it
+        if self._remove and not keep:
+            Path(self._remove).unlink(missing_ok=True)
 
-class _Listener:
-    def __init__(self, server: asyncio.AbstractServer, address: Address, *, remove: bool) -> None:
-        self._server = server
-        self._remove = remove
-        self.address = address
+    async def settled(self) -> None:
+        """See `Listener.settled`."""
+        if self._meetings:
+            await asyncio.wait(self._meetings)
 
-    def close(self) -> None:
-        self._server.close()
-        if self._remove:
-            Path(self.address.path).unlink(missing_ok=True)
+    def alive(self) -> bool:
+        """See `Listener.alive`."""
+        looked, self._looked = self._looked, False
+        waiting = select.poll()
+        waiting.register(self._sock, select.POLLIN)
+        return looked or not waiting.poll(0)
+
+    def _resume(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        self._looked = True
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as problem:
+                if problem.errno not in _SCARCE:
+                    raise
+                log.error("connections have to wait: %s", problem.strerror)
+                self._loop.remove_reader(self._sock)
+                self._loop.call_later(SCARCITY, self._resume)
+                return
+            connection.setblocking(False)
+            meeting = self._loop.create_task(self._meet(connection))
+            self._meetings.add(meeting)
+            meeting.add_done_callback(self._meetings.discard)
+
+    async def _meet(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is gone already
+            await self._loop.connect_accepted_socket(self._factory, connection)
 
 
 def why(error: Exception) -> str:
@@ -139,7 +208,8 @@ def acknowledge_at_once(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-def _address_of(sock: socket.socket) -> Address:
+def address_of(sock: socket.socket) -> Address:
+    """Where a socket is bound."""
     name = sock.getsockname()
     return Address(path=name) if sock.family == socket.AF_UNIX else Address(host=name[0], port=name[1])
 
@@ -157,18 +227,29 @@ def _watch(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _tcp_socket(address: Address) -> socket.socket:
-    """A bound socket. A name is looked up as IPv4, which is all that stock clients speak."""
+async def resolved(address: Address) -> Address:
+    """The address with its name looked up: as IPv4, which is all that stock clients speak. OSError: no such name."""
+    if address.path:
+        return address
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    found = await asyncio.get_running_loop().getaddrinfo(
-        address.host, address.port, family=family, type=socket.SOCK_STREAM
-    )
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(address.host, address.port, family=family, type=socket.SOCK_STREAM)
+    return Address(*found[0][4][:2])
+
+
+async def bound(address: Address) -> socket.socket:
+    """A socket at this address that does not listen yet. OSError where that cannot be."""
+    return _unix_socket(address.path) if address.path else _tcp_socket(await resolved(address))
+
+
+def _tcp_socket(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(found[0][4])
+        sock.bind((address.host, address.port))
     except OSError:
         sock.close()
         raise

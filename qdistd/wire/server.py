@@ -97,11 +97,18 @@ class Gate:
         self._quiet_until = 0.0
         self._strangers: dict[Peer, None] = {}
         self._by_host: dict[str, dict[Peer, None]] = {}
+        self._emptied = asyncio.Event()
 
     @property
     def strangers(self) -> int:
         """Connections that have not shown a key yet."""
         return len(self._strangers)
+
+    async def emptied(self) -> None:
+        """Return when no stranger is left: all handshakes under way have ended."""
+        while self._strangers:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     def enter(self, peer: "Peer") -> None:
         """A connection came; where that is one too many, the oldest goes."""
@@ -121,6 +128,8 @@ class Gate:
         del neighbours[peer]
         if not neighbours:
             del self._by_host[peer.host]
+        if not self._strangers:
+            self._emptied.set()
 
     def note(self, peer: "Peer", why: str, now: float) -> None:
         """Count a refused connection, and log it unless one was logged just before (`now`: loop time)."""
