@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "demo",
     "config": "settings",
     "key": "key",
+    "units": "units",
 }
 """Command → the module of this package that has it, as the attribute `COMMAND_command`. In the order of --help."""
 
