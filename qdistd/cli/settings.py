@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qdistd.cli.app import Wishes
+from qdistd.cli.completing import setting_names, setting_values, worker_instances
 from qdistd.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def config_command() -> None:
 @config_command.command("show")
 @kind_argument
 @file_option
-@click.option("--instance", default="", help="Of this worker instance alone.")
+@click.option("--instance", default="", shell_complete=worker_instances, help="Of this worker instance alone.")
 @click.option("--origin", is_flag=True, help="With the file and the line that each setting comes from.")
 @click.pass_obj
 def show_command(wishes: Wishes, kind: "FileKind", file: Path | None, instance: str, origin: bool) -> None:
@@ -64,8 +65,8 @@ def check_command(wishes: Wishes, kind: "FileKind", file: Path | None) -> Exit:
 
 @config_command.command("set")
 @click.argument("kind", metavar="master|worker|client", type=click.Choice(KINDS))
-@click.argument("setting")
-@click.argument("value")
+@click.argument("setting", shell_complete=setting_names)
+@click.argument("value", shell_complete=setting_values)
 @file_option
 @click.pass_obj
 def set_command(wishes: Wishes, kind: "FileKind", setting: str, value: str, file: Path | None) -> None:

@@ -86,6 +86,11 @@ def load_client(path: FileName = None, *, place: Place = HERE) -> ClientConfig:
     return config
 
 
+def instances(path: FileName = None, *, place: Place = HERE) -> list[str]:
+    """The instances of workers that have settings of their own, whatever may be wrong with the files."""
+    return sorted(survey("worker", path, place).instances)
+
+
 def survey(kind: FileKind, path: FileName, place: Place = HERE, instead: Mapping[Path, bytes] | None = None) -> Survey:
     """Read everything and judge it. `instead`: bytes to take for the content of a file (what would be written)."""
     walk = Walk(schema(kind))

@@ -13,6 +13,7 @@ import click
 
 from qdistd.config import DEFAULT_INSTANCE, WorkerConfig, load_worker, own_key
 from qdistd.config.keys import renew
+from qdistd.config.loading import instances
 from qdistd.control import Request
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused
@@ -44,8 +45,13 @@ def main(arguments: Sequence[str]) -> int:
     return run_command(_command, PROGRAM, arguments)
 
 
+def _instances(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """What the shell offers: the instances that have settings of their own."""
+    return [name for name in instances(context.params.get("file")) if name.startswith(typed)]
+
+
 @click.command(context_settings=SETTINGS)
-@click.argument("instance", required=False)
+@click.argument("instance", required=False, shell_complete=_instances)
 @click.option("--instance", "named", metavar="NAME", help=f"The same as INSTANCE (default: {DEFAULT_INSTANCE}).")
 @shared_options
 def _command(

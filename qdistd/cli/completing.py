@@ -1,0 +1,58 @@
+"""What a shell is told beyond commands, options and files: settings, their values, the instances of workers.
+
+A press of the Tab key ends in these functions. Each gives the words that begin with what is typed already.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from qdistd.config import FileKind
+
+
+def setting_names(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The settings of the file that is named before, as `qdist config set` takes them."""
+    kind: FileKind | None = context.params.get("kind")
+    return _beginning(typed, _settings(kind, context.params.get("file"))) if kind else []
+
+
+def setting_values(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The values of the setting that is named before, where there are a few."""
+    from qdistd.config.kinds import Choice, Flag
+    from qdistd.config.settings import schema
+
+    kind, setting = context.params.get("kind"), context.params.get("setting")
+    if not kind or not setting:
+        return []
+    *tables, key = setting.split(".")
+    sections = schema(kind).sections
+    row = sections.get(tables[-1] if tables else kind, sections[kind]).get(key)
+    words = row.kind.words if row and isinstance(row.kind, Choice) else ()
+    return _beginning(typed, ("false", "true") if row and isinstance(row.kind, Flag) else words)
+
+
+def worker_instances(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The instances of this host that have settings of their own."""
+    from qdistd.config.loading import instances
+
+    return _beginning(typed, instances(context.params.get("file")))
+
+
+def _settings(kind: "FileKind", file: Path | None) -> Iterator[str]:
+    from qdistd.config.loading import instances
+    from qdistd.config.settings import schema
+
+    sections = schema(kind).sections
+    for section, rows in sections.items():
+        yield from (f"{section}.{key}" for key in rows)
+    for instance in instances(file) if kind == "worker" else []:
+        for section, rows in sections.items():
+            table = f"instance.{instance}" if section == kind else f"instance.{instance}.{section}"
+            yield from (f"{table}.{key}" for key in rows)
+
+
+def _beginning(typed: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(typed)]
