@@ -127,6 +127,25 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
 
 
+class Life(msgspec.Struct, frozen=True):
+    """Which life of a worker this is: the machine, its boot, and the start of the unit. Empty where nobody knows."""
+
+    machine: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    boot: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    invocation: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+    def outlived_by(self, later: "Life") -> bool:
+        """Whether this life is over because `later`, of the same name and host, has begun.
+
+        A machine has one boot at a time, and systemd starts a unit anew only when its last process is gone.
+        """
+        if not self.machine or self.machine != later.machine:
+            return False
+        if self.boot != later.boot:
+            return True
+        return bool(self.invocation and later.invocation) and self.invocation != later.invocation
+
+
 class Settlement(msgspec.Struct, frozen=True, array_like=True):
     """How one attempt ended, as the worker reports it.
 

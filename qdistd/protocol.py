@@ -17,6 +17,7 @@ from qdistd.model import (
     Count,
     Grant,
     Held,
+    Life,
     Name,
     QueueView,
     Result,
@@ -76,6 +77,7 @@ class Hello(msgspec.Struct):
     queues: QueueNames = []
     processes: Count = 0
     held: list[Held] = []
+    life: Life = Life()
 
 
 class Welcome(msgspec.Struct):

@@ -10,6 +10,7 @@ systemd promises that these stay as they are, so no library stands between.
 import array
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import select
@@ -23,6 +24,9 @@ FIRST_FD = 3
 
 PATIENCE = 5.0
 """Seconds that a message waits for a busy manager. Losing READY=1 would cost the whole start."""
+
+MACHINE_ID = 32
+"""Characters of a machine id; on a first boot the file may hold the word `uninitialized`."""
 
 JOURNAL = Path("/run/systemd/journal/socket")
 
@@ -88,6 +92,32 @@ def watchdog_seconds(environ: Mapping[str, str]) -> float | None:
     if not period.isdigit() or pid not in ("", str(os.getpid())):
         return None
     return int(period) / 1_000_000
+
+
+def machine() -> str:
+    """A name of this machine that is the same after a boot; empty where it has none.
+
+    Made of its machine id, which itself is not for the network (machine-id(5)).
+    """
+    number = _line(Path("/etc/machine-id"))
+    return hashlib.sha256(b"qdist" + number.encode()).hexdigest()[:32] if len(number) == MACHINE_ID else ""
+
+
+def boot() -> str:
+    """A name of this boot of the machine."""
+    return _line(Path("/proc/sys/kernel/random/boot_id"))
+
+
+def invocation(environ: Mapping[str, str]) -> str:
+    """A name of this start of the unit; empty where this process is not the one that systemd started."""
+    return environ.get("INVOCATION_ID", "") if environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) else ""
+
+
+def _line(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def stderr_is_journal(environ: Mapping[str, str]) -> bool:

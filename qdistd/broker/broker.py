@@ -147,6 +147,10 @@ class Broker:
         seat.cancel += [claim.id for claim in seat.claims.values() if claim.cancel]  # the order may have been lost
         return seat
 
+    def earlier(self, row: WorkerRow) -> list[Seat]:
+        """The seats that this hello empties."""
+        return self._seats.earlier(row)
+
     def sit(self, row: WorkerRow) -> Seat:
         """The seat of a worker incarnation, or of a stock client's connection."""
         seat = self._seats.get(row.token) or Seat(row, self.settings.lease, 0.0, self._now())

@@ -63,12 +63,16 @@ class Seats:
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._by_token.values()))
 
-    def earlier(self, row: WorkerRow) -> Iterable[Seat]:
-        """Seats of earlier incarnations of the same worker whose connection has ended."""
+    def earlier(self, row: WorkerRow) -> list[Seat]:
+        """Seats of earlier incarnations of the same worker: their connection has ended, or this one proves them dead.
+
+        Another host may have a worker of the same name: it is another worker.
+        """
         return [
             seat
             for seat in self
-            if seat.row.name == row.name and seat.row.token != row.token and not seat.connected and not seat.gone
+            if (seat.row.name, seat.row.host) == (row.name, row.host) and seat.row.token != row.token
+            if not seat.gone and (not seat.connected or seat.row.life.outlived_by(row.life))
         ]
 
     def expired(self, now: float) -> Iterable[Seat]:

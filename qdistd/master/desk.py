@@ -141,9 +141,10 @@ class Desk:
             self._hello_worker(guest, number, hello)
 
     def _hello_worker(self, guest: Guest, number: int, hello: say.Hello) -> None:
-        row = WorkerRow(hello.token, hello.name, hello.host, hello.pid)
+        row = WorkerRow(hello.token, hello.name, hello.host, hello.pid, life=hello.life)
         guest.token = hello.token
         self._unseat(guest)
+        self._dismiss(self._broker.earlier(row))
 
         def seated(seat: Seat) -> None:
             if guest.peer not in self._guests:
@@ -173,6 +174,14 @@ class Desk:
             former.peer.abort()
         elif parked is not None:
             guest.peer.answer(parked, say.Granted())
+
+    def _dismiss(self, seats: Iterable[Seat]) -> None:
+        """These are dead, whatever their connections look like: nothing more is leased to them."""
+        for seat in seats:
+            guest = self._workers.get(seat.row.token)
+            if guest is not None:
+                self._leave_lobby(guest)
+                guest.peer.abort()
 
     def _welcome(self) -> say.Welcome:
         terms = self._terms()

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import random
 import socket
 import time
@@ -11,12 +12,14 @@ from typing import Any
 
 import click
 
+from qdistd import systemd
 from qdistd.config import DEFAULT_INSTANCE, WorkerConfig, load_worker, own_key
 from qdistd.config.keys import renew
 from qdistd.config.loading import instances
 from qdistd.control import Request
 from qdistd.daemon import Exit, run
 from qdistd.errors import Refused
+from qdistd.model import Life
 from qdistd.pool import Pool, claim
 from qdistd.programs.command import (
     SETTINGS,
@@ -74,7 +77,8 @@ def _command(
 def settings_of(config: WorkerConfig) -> Settings:
     """What the configuration means to the worker. ConfigError where its key file cannot be used."""
     key = Key(own_key(config), frozenset({Role.WORK}), config.key.stem)
-    return Settings.of(config, key, socket.gethostname())
+    life = Life(systemd.machine(), systemd.boot(), systemd.invocation(os.environ))
+    return Settings.of(config, key, socket.gethostname(), life)
 
 
 class WorkerService:

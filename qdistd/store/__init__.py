@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from qdistd.errors import ConfigError
-from qdistd.model import Claim, Next, Outcome, Result, State, Task, TaskView
+from qdistd.model import Claim, Life, Next, Outcome, Result, State, Task, TaskView
 
 LARGEST_LEASE = 3 * 1024 * 1024
 """Bytes of payload after which a lease is full. Two of them and the largest payload (8 MiB) make less than a frame."""
@@ -61,13 +61,17 @@ class Ending(msgspec.Struct, array_like=True):
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
-    """A worker incarnation. `stock`: a plain `BaseManager` client's connection, dead once the master restarts."""
+    """A worker incarnation. `stock`: a plain `BaseManager` client's connection, dead once the master restarts.
+
+    `life` is not stored: after a restart of the master nobody is connected, and it is not asked for.
+    """
 
     token: bytes
     name: str
     host: str = ""
     pid: int = 0
     stock: bool = False
+    life: Life = Life()
 
 
 class Page(msgspec.Struct, frozen=True):

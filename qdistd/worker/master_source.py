@@ -83,6 +83,7 @@ class MasterSource:
             queues=list(settings.queues),
             processes=settings.pool.processes,
             held=self._hands.held(),
+            life=settings.life,
         )
 
 

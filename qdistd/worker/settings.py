@@ -6,12 +6,13 @@ import msgspec
 
 from qdistd.address import Address
 from qdistd.config import WorkerConfig
+from qdistd.model import Life
 from qdistd.pool import PoolSettings
 from qdistd.wire.keyring import Key
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All of it can be reloaded, but `name`, `host`, `pid` and `plain_task`."""
+    """All of it can be reloaded, but `name`, `host`, `pid`, `life` and `plain_task`."""
 
     name: str
     host: str
@@ -20,11 +21,12 @@ class Settings(msgspec.Struct, frozen=True):
     queues: tuple[str, ...]
     pool: PoolSettings
     pid: int = 0
+    life: Life = Life()
     plain_task: str = ""
     """The task to run on what a plain BaseManager server hands out; empty: the masters speak qdist."""
 
     @classmethod
-    def of(cls, config: WorkerConfig, key: Key, host: str) -> "Settings":
+    def of(cls, config: WorkerConfig, key: Key, host: str, life: Life) -> "Settings":
         """The settings of an instance on `host`, as its configuration says. `key`: what `config.key` holds."""
         return cls(
             name=f"{config.instance}@{host}",
@@ -34,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True):
             queues=config.queues,
             pool=_pool_settings(config),
             pid=os.getpid(),
+            life=life,
             plain_task=config.compat.task if config.protocol == "queue" else "",
         )
 
