@@ -24,9 +24,10 @@ MADE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist"
 
 
 def done(*command: str | Path, **environ: str) -> str:
-    """What a command printed that must succeed."""
+    """What a command printed that must succeed. It sees no qdist but the one of its own environment."""
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ran = subprocess.run(
-        list(map(str, command)), env={**os.environ, **environ}, capture_output=True, text=True, timeout=PATIENCE
+        list(map(str, command)), env={**ours, **environ}, capture_output=True, text=True, timeout=PATIENCE
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

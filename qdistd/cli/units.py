@@ -24,7 +24,11 @@ PACKAGED = "/usr/bin/"
 LIB = Path("usr/local/lib")
 """Below it systemd looks for what an administrator installs."""
 
-OTHERS = {".sysusers": LIB / "sysusers.d/qdist.conf", ".tmpfiles": LIB / "tmpfiles.d/qdist.conf"}
+OTHERS = {
+    ".sysusers": LIB / "sysusers.d/qdist.conf",
+    ".tmpfiles": LIB / "tmpfiles.d/qdist.conf",
+    ".conf": Path("usr/local/share/doc/qdist/examples/strict.conf"),
+}
 """Where files go that are no units, by their suffix."""
 
 UNITS = (".service", ".socket", ".target", ".slice")

@@ -361,7 +361,7 @@ def _store(text: str) -> str:
     return text
 
 
-_ADDRESSES = 'addresses such as "127.0.0.1:5000", "[::1]:5000" or "unix:/run/qdist/master.sock"'
+_ADDRESSES = 'addresses such as "127.0.0.1:5000", "[::1]:5000" or "unix:/run/qdist-master/qdist.sock"'
 _NAMES = f"of 1 to {LONGEST_NAME} printable characters"
 
 LISTEN = Several(Text(_ADDRESSES, _address), least=1)
