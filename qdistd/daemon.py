@@ -4,7 +4,7 @@
                                                              │  start()    then READY=1
       SIGHUP, --reload ──note──>  reload(): the whole new file, or the old settings go on; who asked is told
       SIGTERM, SIGINT  ──note──>  stop(hurry=False): drain; a second one: stop(hurry=True)
-      every moment     ─────────  WATCHDOG=1 STATUS=…, from the loop that must not hang, never from a thread
+      every moment     ─────────  WATCHDOG=1 STATUS=…, from the loop that must not hang, and only while hang() is empty
                                                              │  work() returns
                                                            exit code
 
@@ -39,7 +39,10 @@ BEATS_A_WATCHDOG = 3
 """Beats in one period of the watchdog, so that one may be late."""
 
 EXTENSION = 10_000_000
-"""Microseconds that each beat of a drain adds to TimeoutStopSec=: a drain that hangs ends soon after."""
+"""Microseconds from each beat of a drain to a SIGKILL, should TimeoutStopSec= be over: a drain that hangs ends soon."""
+
+AFTERWORDS = 15.0
+"""Seconds beyond its drain that a service may ask for: last reports, and children that need a SIGKILL."""
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +92,14 @@ class Service(Protocol):
         `request.keys` are the key files as they are now, where the service runs on copies of them.
         """
 
-    def stop(self, hurry: bool, /) -> None:
-        """Begin to end: drain what runs, or with `hurry` hand it back at once. Never blocks."""
+    def stop(self, hurry: bool, /) -> float:
+        """Begin to end: drain what runs, or with `hurry` hand it back at once. Never blocks.
+
+        The seconds that the drain may take.
+        """
+
+    def hang(self) -> str:
+        """What makes no progress, in a few words; empty: all is well. Asked at every beat of the watchdog."""
 
     def status(self) -> str:
         """One line for `systemctl status`."""
@@ -220,8 +229,7 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
             continue
         hurry = pulse.stopping
         log.info("%s: %s", note.name, "stopping at once" if hurry else "stopping; a second signal hurries")
-        pulse.stopping = True
-        service.stop(hurry)
+        pulse.allow(service.stop(hurry))
         notify(STOPPING=1, STATUS=pulse.status())
     await working
 
@@ -254,11 +262,16 @@ async def _reload(service: Service, pulse: "Pulse", request: Request) -> None:
 
 
 class Pulse:
-    """Says WATCHDOG=1 and STATUS from the event loop, and while stopping asks for more time."""
+    """Says WATCHDOG=1 and STATUS from the event loop, and while stopping asks for more time.
+
+    A service that makes no progress is not spoken for: after WatchdogSec= systemd ends it, and starts it anew.
+    """
 
     def __init__(self, service: Service) -> None:
         self.stopping = False
         self.remark = ""
+        self._hang = ""
+        self._until = 0.0
         self._service = service
         watchdog = watchdog_seconds(os.environ)
         self._seconds = min(BEAT, watchdog / BEATS_A_WATCHDOG) if watchdog else BEAT
@@ -266,14 +279,29 @@ class Pulse:
 
     def beat(self) -> None:
         """Beat once, and again in a moment. Said without waiting: a busy manager gets the next one."""
-        notify(patience=0, WATCHDOG=1, STATUS=self.status())
-        if self.stopping:
+        loop = asyncio.get_running_loop()
+        self._look()
+        if self._hang:
+            notify(patience=0, STATUS=self.status())
+        else:
+            notify(patience=0, WATCHDOG=1, STATUS=self.status())
+        if loop.time() < self._until:
             notify(patience=0, EXTEND_TIMEOUT_USEC=EXTENSION)
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self.beat)
+        self._timer = loop.call_later(self._seconds, self.beat)
+
+    def allow(self, seconds: float) -> None:
+        """The service is stopping, and may take so many seconds for it."""
+        self.stopping = True
+        self._until = asyncio.get_running_loop().time() + seconds + AFTERWORDS
 
     def status(self) -> str:
         """What the service says, and what a person should know beside it."""
-        return self._service.status() + self.remark
+        return self._service.status() + self.remark + (f"; no progress: {self._hang}" if self._hang else "")
+
+    def _look(self) -> None:
+        before, self._hang = self._hang, self._service.hang()
+        if self._hang and self._hang != before:
+            log.error("no progress: %s; without any the watchdog ends this process", self._hang)
 
     def stop(self) -> None:
         """Beat no more."""

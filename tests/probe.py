@@ -41,10 +41,14 @@ class Probe:
         if self._mood == "stubborn":
             raise Refused("the file names an address twice")
 
-    def stop(self, hurry: bool) -> None:
+    def stop(self, hurry: bool) -> float:
         self._draining = True
         if hurry or self._mood != "busy":
             self._ended.set()
+        return float(os.environ.get("DRAIN", "60"))
+
+    def hang(self) -> str:
+        return "the disk sleeps" if self._mood == "stuck" else ""
 
     def status(self) -> str:
         return f"{'draining' if self._draining else 'serving'}, {self._reloads} reloads"

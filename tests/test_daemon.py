@@ -94,6 +94,27 @@ def test_the_watchdog_is_fed_in_a_third_of_its_time(new_probe: NewProbe) -> None
         probe.wait_for("WATCHDOG=1", seconds=2)
 
 
+def test_a_service_that_makes_no_progress_is_not_spoken_for(new_probe: NewProbe) -> None:
+    probe = new_probe("stuck", WATCHDOG_USEC="300000").start()
+    for _ in range(3):
+        assert "no progress: the disk sleeps" in probe.wait_for("STATUS=", seconds=2)
+    assert "WATCHDOG=1" not in "".join(probe.notices)
+    assert probe.log.count("no progress: the disk sleeps; without any the watchdog ends this process") == 1
+    assert probe.stop() == 0
+
+
+def test_more_time_is_asked_for_as_long_as_the_drain_may_take_and_no_longer(new_probe: NewProbe) -> None:
+    probe = new_probe("busy", WATCHDOG_USEC="300000", DRAIN="-15").start()
+    probe.signal(signal.SIGTERM)
+    probe.wait_for("STOPPING=1")
+    probe.notices.clear()
+    for _ in range(5):
+        probe.wait_for("WATCHDOG=1")
+    assert "EXTEND_TIMEOUT_USEC" not in "".join(probe.notices)
+    probe.signal(signal.SIGTERM)
+    assert probe.wait() == 0
+
+
 def test_a_watchdog_for_another_process_does_not_count(new_probe: NewProbe) -> None:
     probe = new_probe("calm", WATCHDOG_USEC="1", WATCHDOG_PID="1").start()
     probe.wait_for("WATCHDOG=1")

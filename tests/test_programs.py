@@ -88,7 +88,7 @@ def test_a_log_file_without_daemon_is_refused(tmp_path: Path, new_cluster: NewCl
 def test_a_ready_master_answers_at_its_address(new_cluster: NewCluster) -> None:
     cluster = new_cluster(workers=0)
     assert b"#CHALLENGE#" in greeting(cluster.address)
-    assert f"STATUS=listening on {cluster.address}" in cluster.master.notices[-1]
+    assert f"STATUS=0 workers, 0 queued, 0 running, listening on {cluster.address}" in cluster.master.notices[-1]
     assert cluster.master.stop() == 0
 
 
@@ -135,7 +135,7 @@ def test_a_reload_listens_at_a_new_address(new_cluster: NewCluster) -> None:
     with reserve_port() as holder:
         new = f"127.0.0.1:{holder.getsockname()[1]}"
         cluster.configure_master(master={"listen": [new]})
-        assert f"STATUS=listening on {new}" in cluster.master.reload()
+        assert f"STATUS=0 workers, 0 queued, 0 running, listening on {new}" in cluster.master.reload()
         assert b"#CHALLENGE#" in greeting(new)
     with pytest.raises(ConnectionRefusedError):
         greeting(cluster.address)

@@ -24,7 +24,7 @@ from qdistd.master.faces import Compat, Faces
 from qdistd.master.lobby import Lobby
 from qdistd.master.people import queue_views
 from qdistd.master.writer import Job, Writer
-from qdistd.model import IdMaker, Result
+from qdistd.model import IdMaker, Result, State
 from qdistd.store import Store
 from qdistd.wire.keyring import Keyring
 from qdistd.wire.network import Listener, Network
@@ -133,6 +133,21 @@ class Master:
             self._timer.cancel()
         for peer in list(self._peers):
             peer.abort()
+
+    def hang(self) -> str:
+        """What makes no progress, in a few words; empty: all is well. To be asked now and then, not all the time."""
+        if self._writer.hangs():
+            return "the store does not answer"
+        shut = [str(address) for address, listener in self._listeners.items() if not listener.alive()]
+        return f"nobody is let in at {', '.join(shut)}" if shut else ""
+
+    def headline(self) -> str:
+        """How it stands, in a few words: `3 workers, 120 queued, 4 running`."""
+        workers = sum(worker.state == "connected" for worker in self._broker.workers())
+        counts = list(self._store.counts().values())
+        queued = sum(count.get(state, 0) for count in counts for state in (State.READY, State.SCHEDULED))
+        running = sum(count.get(State.LEASED, 0) for count in counts)
+        return f"{workers} workers, {queued} queued, {running} running"
 
     async def reload(self, settings: MasterSettings) -> list[Address]:
         """Apply new settings: connections and leases stay as they are."""

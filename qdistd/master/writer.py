@@ -21,6 +21,9 @@ from qdistd.master.lobby import Lobby
 from qdistd.model import Result
 from qdistd.store import Store, StoreBroken, StoreFull
 
+STALL = 3.0
+"""Seconds without an end of the transaction under way that count as no progress: a disk that still works is quicker."""
+
 LARGEST_TRANSACTION = 2000
 """Tasks moved in one transaction, about 30 ms of work: bounds how long a request waits for its neighbours."""
 
@@ -64,12 +67,18 @@ class Writer:
         self._busy = False
         self._stopped = False
         self._drained: asyncio.Future[None] | None = None
+        self._moved = float("inf")
+        """Loop time of the last step; infinite while there is nothing to do."""
         self.commits = 0
 
     def put(self, job: Job) -> None:
         """Have a job run with the next transaction."""
         self._inbox.append(job)
         self._wake()
+
+    def hangs(self) -> bool:
+        """Whether there is work and nothing moves: a commit does not return, or nobody takes up what was put."""
+        return self._loop.time() > self._moved + STALL
 
     async def drain(self) -> None:
         """Return when everything that was put before has been committed and answered, whatever comes meanwhile."""
@@ -91,11 +100,14 @@ class Writer:
     def _wake(self) -> None:
         if not self._busy:
             self._busy = True
+            self._moved = self._loop.time()
             self._loop.call_soon(self._transact)  # after whatever else the loop has read in this round
 
     def _transact(self) -> None:
+        self._moved = self._loop.time()
         if self._stopped or not self._inbox:
             self._busy = False
+            self._moved = float("inf")
         else:
             self._try(self._take_batch())
 

@@ -164,14 +164,19 @@ class MasterService:
         self._note(addresses)
         await self._compare()
 
-    def stop(self, _hurry: bool) -> None:
+    def stop(self, _hurry: bool) -> float:
         """See `daemon.Service`. A master has nothing to drain: what arrived is committed and answered."""
         if not self._end.done():
             self._end.set_result(None)
+        return 0.0
+
+    def hang(self) -> str:
+        """See `daemon.Service`."""
+        return self._master.hang()
 
     def status(self) -> str:
         """See `daemon.Service`."""
-        return f"listening on {', '.join(map(str, self._addresses))}{self._dissent}"
+        return f"{self._master.headline()}, listening on {', '.join(map(str, self._addresses))}{self._dissent}"
 
     def _settings_of(self, config: MasterConfig) -> MasterSettings:
         settings = settings_of(config)
@@ -185,7 +190,7 @@ class MasterService:
 
     def _note(self, addresses: list[Address]) -> None:
         self._addresses = addresses
-        log.info("%s", self.status())
+        log.info("listening on %s", ", ".join(map(str, addresses)))
         if self._address_file:
             self._address_file.write_text("".join(f"{address}\n" for address in addresses))
 

@@ -118,9 +118,15 @@ class WorkerService:
         self._config = config
         logging.getLogger().setLevel(level_number(config.log.level))
 
-    def stop(self, hurry: bool) -> None:
+    def stop(self, hurry: bool) -> float:
         """See `daemon.Service`."""
-        self._worker.stop(0.0 if hurry else self._config.drain)
+        drain = 0.0 if hurry else self._config.drain
+        self._worker.stop(drain)
+        return drain
+
+    def hang(self) -> str:
+        """See `daemon.Service`."""
+        return self._worker.hang()
 
     def status(self) -> str:
         """See `daemon.Service`."""

@@ -28,6 +28,9 @@ SLOW_BASE, SLOW_CAP = 1.0, 30.0
 HEALTHY = 1.0
 """Seconds a connection must have lived for its end to be news: one that always breaks at once is backed off from."""
 
+LONGEST_GREETING = 15.0
+"""Seconds by which a greeting has ended, well or not: it has deadlines of its own, which come to less."""
+
 Greet = Callable[[Address], Awaitable[Conversation]]
 
 
@@ -52,6 +55,8 @@ class Connector:
         self._pause = 0.0
         self._hurry = asyncio.Event()
         self._since = 0.0
+        self.due = float("inf")
+        """Loop time by which the present step has ended; infinite while there is a conversation."""
         self._standing = Standing.NEW
         self._master: Address | None = None
         self._trouble = ""
@@ -69,6 +74,7 @@ class Connector:
         if asyncio.get_running_loop().time() - self._since >= HEALTHY:
             self._quick.reset()
         self._pause = self._quick.draw()
+        self._allow(0.0)
         self._become(Standing.AWAY, reason)
 
     def hurry(self) -> None:
@@ -83,7 +89,11 @@ class Connector:
             return f"master {self._master} ok"
         return f"no master ({self._trouble or self._standing.value})"
 
+    def _allow(self, seconds: float) -> None:
+        self.due = asyncio.get_running_loop().time() + seconds
+
     async def _rest(self) -> None:
+        self._allow(self._pause)
         try:
             async with asyncio.timeout(self._pause):
                 await self._hurry.wait()
@@ -95,6 +105,7 @@ class Connector:
         """One try of every master. With none of them, what went wrong is noted and the next pause is set."""
         troubles: list[QdistError] = []
         for address in self._masters():
+            self._allow(LONGEST_GREETING)
             try:
                 conversation = await self._greet(address)
             except QdistError as error:
@@ -106,6 +117,7 @@ class Connector:
         return None
 
     def _greeted(self, address: Address) -> None:
+        self.due = float("inf")
         self._since = asyncio.get_running_loop().time()
         self._master = address
         self._slow.reset()

@@ -24,6 +24,7 @@ from qdistd.address import Address
 from qdistd.errors import QdistError
 from qdistd.model import Settlement
 from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Report, Reported, Welcome
+from qdistd.wire.caller import ANSWER_DEADLINE
 from qdistd.wire.link import Link
 from qdistd.wire.network import Network
 from qdistd.worker.hands import Hands
@@ -110,6 +111,10 @@ class MasterConversation:
         self._report(now)
         self._lease()
         return float("inf") if self._reporting else self._reported_at + self._welcome.heartbeat
+
+    def due(self) -> float:
+        """See `Conversation.due`. The link itself gives a report up by then, and ends."""
+        return self._reported_at + ANSWER_DEADLINE if self._reporting else float("inf")
 
     def over(self) -> None:
         """See `Conversation.over`."""

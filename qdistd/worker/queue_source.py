@@ -142,6 +142,10 @@ class QueueConversation:
             self._putting = self._begin(self._put())
         return float("inf")
 
+    def due(self) -> float:
+        """See `Conversation.due`. A plain server may keep a `put` waiting for as long as it likes."""
+        return float("inf")
+
     def over(self) -> None:
         """See `Conversation.over`. It ended after all that was under way."""
 

@@ -16,6 +16,9 @@ class Conversation(Protocol):
     def turn(self, now: float) -> float:
         """Take in what came and say what there is to say; the loop time by which another turn is due."""
 
+    def due(self) -> float:
+        """The loop time by which there is an answer or the connection has ended; infinite while nothing is asked."""
+
     def over(self) -> None:
         """The connection has ended: take in what still came."""
 

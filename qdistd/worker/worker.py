@@ -36,6 +36,10 @@ LAST_REPORTS = 5.0
 """Seconds for the last results to reach a master that is there; what has not stays in the spool."""
 
 
+STALL = 3.0
+"""Seconds that a step may be late before it counts as no progress: so long may a busy machine keep us from it."""
+
+
 class Worker:
     """One worker instance. `start`, then `work` until `stop`.
 
@@ -60,10 +64,13 @@ class Worker:
         self._bell = asyncio.Event()
         self._deadline = float("inf")
         """Loop time at which the present stage of the end is over."""
+        self._turn_due = float("inf")
+        """Loop time by which the loop takes its next turn; infinite while it waits for something else."""
+        self._courier: asyncio.Future[None] | None = None
         self._conversation: Conversation | None = None
         token = rng.randbytes(TOKEN_BYTES)
         self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, token, log)
-        self._hands = Hands(pool, settings.pool, self._outbox, self._bell.set)
+        self._hands = Hands(pool, settings.pool, self._outbox, self._ring)
         self._source = self._make_source(network, token, IdMaker(wall, rng.randbytes), rng)
         self._connector = Connector(lambda: self._settings.masters, self._greet, rng, log)
         self._introduced = settings.introduction
@@ -73,7 +80,7 @@ class Worker:
         def settings() -> Settings:
             return self._settings
 
-        hands, ring = self._hands, self._bell.set
+        hands, ring = self._hands, self._ring
         if self._settings.plain_task:
             spool, log = self._spool, self._log
             return QueueSource(settings, network=network, hands=hands, spool=spool, new_id=new_id, ring=ring, log=log)
@@ -86,8 +93,8 @@ class Worker:
 
     async def work(self) -> None:
         """Work until `stop`; return when everything is settled, or safe in the spool."""
-        courier = asyncio.ensure_future(self._keep_connected())
-        courier.add_done_callback(lambda _: self._bell.set())
+        courier = self._courier = asyncio.ensure_future(self._keep_connected())
+        courier.add_done_callback(lambda _: self._ring())
         try:
             await self._turns(courier, lambda: self._hands.stopping)
             self._hands.stop()
@@ -95,6 +102,7 @@ class Worker:
             await self._hands.pool.close()
             self._deadline = self._loop.time() + LAST_REPORTS
             await self._turns(courier, self._delivered)
+            self._courier = None
             courier.cancel()
             await self._part()
         finally:
@@ -108,7 +116,7 @@ class Worker:
         now = self._loop.time()
         self._deadline = now if self._hands.stopping else now + drain_seconds
         self._hands.stopping = True
-        self._bell.set()
+        self._ring()
 
     def reload(self, settings: Settings) -> None:
         """Go on with other settings, and with the tasks' code as it is now. What runs is left alone.
@@ -118,14 +126,30 @@ class Worker:
         self._settings = settings
         self._hands.pool.resize(settings.pool)
         self._introduce_anew()
-        self._bell.set()
+        self._ring()
 
     def status(self) -> str:
         """One line for `systemctl status`."""
         running = self._hands.pool.running()
         queued = len(self._hands.pool.held()) - running
-        drain = "" if self._hands.open else "draining: "
+        left = max(0.0, self._deadline - self._loop.time())
+        drain = "" if self._hands.open else "draining: " if left == float("inf") else f"draining, {left:.0f} s left: "
         return f"{drain}{running} running, {queued} queued, {self._connector.status()}, {len(self._outbox)} unsent"
+
+    def hang(self) -> str:
+        """What makes no progress, in a few words; empty: all is well. That no master answers is no hang of ours."""
+        late = self._loop.time() - STALL
+        if self._turn_due < late:
+            return "the loop takes no turn"
+        if self._courier is not None and (self._courier.done() or self._connector.due < late):
+            return "nobody looks for a master"
+        if self._conversation is not None and self._conversation.due() < late:
+            return "the master does not answer, and the connection does not end"
+        return ""
+
+    def _ring(self) -> None:
+        self._turn_due = min(self._turn_due, self._loop.time())
+        self._bell.set()
 
     async def _turns(self, courier: "asyncio.Future[None]", over: Callable[[], bool]) -> None:
         """Take turns until `over`, or until the deadline."""
@@ -135,6 +159,7 @@ class Worker:
                 courier.result()  # it never returns: this raises what ended it
             await self._bell_or(due)
             due = self._turn()
+        self._turn_due = float("inf")
 
     def _turn(self) -> float:
         """Do all there is to do, without waiting; the loop time by which there will be more, bell or not."""
@@ -147,6 +172,7 @@ class Worker:
 
     async def _bell_or(self, due: float) -> None:
         alarm = self._loop.call_at(due, self._bell.set)
+        self._turn_due = self._loop.time() if self._bell.is_set() else due
         await self._bell.wait()
         alarm.cancel()
         self._bell.clear()
@@ -156,12 +182,12 @@ class Worker:
         while True:
             conversation = self._conversation = await self._connector.connect()
             self._introduce_anew()  # the settings may have changed while we were about to connect
-            self._bell.set()
+            self._ring()
             await asyncio.wait([conversation.closed])
             self._conversation = None
             conversation.over()
             self._connector.lost(conversation.closed.result())
-            self._bell.set()
+            self._ring()
 
     async def _greet(self, address: Address) -> Conversation:
         introduction = self._settings.introduction

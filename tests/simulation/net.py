@@ -154,9 +154,15 @@ class Door:
         self.process = process
         self.factory = factory
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = False) -> None:
         if self.net.doors.get(self.address) is self:
             del self.net.doors[self.address]
+
+    async def settled(self) -> None:
+        """Who connects meets the protocol at once."""
+
+    def alive(self) -> bool:
+        return True
 
 
 class Net:
