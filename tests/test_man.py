@@ -99,7 +99,7 @@ def test_every_program_and_every_file_has_a_page() -> None:
 def test_what_the_code_knows_is_fresh() -> None:
     script = [sys.executable, str(FOLDER / "refresh.py"), "--check"]
     done = subprocess.run(script, env={**os.environ, "PYTHONPATH": str(TOP)}, timeout=DEADLINE)
-    assert done.returncode == 0, "packaging/man/refresh.py writes it anew"
+    assert done.returncode == 0, ".venv/bin/python packaging/man/refresh.py writes it anew"
 
 
 @pytest.mark.parametrize("page", PARTS)
