@@ -55,7 +55,7 @@ def base(suite: str) -> Image:
     def make(folder: Path) -> None:
         _run(recipe, suite, folder, *_mirror())
 
-    return Image(name, (_built(name, make),))
+    return Image(name, (built(name, make),))
 
 
 def installed(suite: str) -> Image:
@@ -72,7 +72,7 @@ def layer(name: str, on: Image, source: Path, command: Iterable[str]) -> Image:
     def make(folder: Path) -> None:
         _run("unshare", "--mount", "--propagation=private", recipe, folder, on.lowerdirs, source, *command)
 
-    return Image(name, (_built(name, make) / "root", *on.folders))
+    return Image(name, (built(name, make) / "root", *on.folders))
 
 
 def deb() -> Path:
@@ -84,7 +84,7 @@ def deb() -> Path:
         builder = ROOT / "packaging" / "build-deb"
         _run(builder if builder.exists() else HERE / "stopgap-deb", folder)
 
-    (package,) = _built(name, make).glob("qdist_*.deb")
+    (package,) = built(name, make).glob("qdist_*.deb")
     return package
 
 
@@ -105,7 +105,7 @@ def digest(paths: Iterable[Path]) -> str:
     return found.hexdigest()[:12]
 
 
-def _built(name: str, make: Callable[[Path], None]) -> Path:
+def built(name: str, make: Callable[[Path], None]) -> Path:
     """The folder of this name in the cache, made if it is not there."""
     CACHE.mkdir(parents=True, exist_ok=True)
     folder, unfinished = CACHE / name, CACHE / f"{name}.part"

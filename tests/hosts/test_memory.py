@@ -1,0 +1,115 @@
+"""Limits of memory, in a machine with the memory controller: a task over its limit dies alone, and says so.
+
+One machine for all tests here, as it takes its time to boot: a master, and a worker of two children with 64 MiB each.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts.vm import Machine, installed
+
+LIMIT = 64
+"""MiB a child."""
+
+MIB = 1 << 20
+
+WORKER = f"""
+[worker]
+processes = 2
+tasks = ["hungry"]
+path = ["/srv/tasks"]
+[limits]
+memory = "{LIMIT} MiB"
+"""
+
+MASTER = """
+[tasks]
+crashes = 1
+"""
+"""One attempt is enough to see how a task dies."""
+
+UNIT = "qdist-worker@1"
+
+SUBMIT = """
+import json, subprocess, sys
+import qdistd
+
+with qdistd.Client("127.0.0.1:5000", key="/etc/qdist/keys/admin.key") as q:
+    tasks = [q.options(**options).submit(*call) for call, options in json.loads(sys.argv[1])]
+    q.flush()
+    for task in tasks[len(sys.argv) > 2:]:
+        task.exception(timeout=100)
+    if sys.argv[2:]:
+        open(sys.argv[2], "w").write("go on")
+        tasks[0].exception(timeout=100)
+    subprocess.run(["qdist", "show", "--json", *[str(task.id) for task in tasks]], check=True)
+"""
+"""Submits tasks and shows them when all have ended. With a second argument, the first one waits for that file, which
+is made when all others have ended."""
+
+
+@pytest.fixture(scope="module")
+def vm() -> Iterator[Machine]:
+    with Machine(installed("bookworm")) as vm:
+        vm.write("/etc/qdist/master.d/test.toml", MASTER)
+        vm.write("/etc/qdist/worker.d/test.toml", WORKER)
+        vm.write("/srv/tasks/hungry.py", (Path(__file__).parent / "hungry.py").read_text())
+        vm.run("systemctl", "start", "qdist-master", UNIT)
+        yield vm
+
+
+Call = tuple[Any, ...]
+
+
+def run(vm: Machine, *calls: Call, timeout: float = 0.0, first_waits_for: str = "") -> list[dict[str, Any]]:
+    """What is known of these tasks when they have ended."""
+    tasks = json.dumps([[call, {"timeout": timeout} if timeout else {}] for call in calls])
+    shown = vm.run("python3", "-c", SUBMIT, tasks, *filter(None, [first_waits_for]))
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+def property_of(vm: Machine, name: str, unit: str = UNIT) -> str:
+    return vm.run("systemctl", "show", "-P", name, unit).strip()
+
+
+def test_a_task_over_its_limit_dies_alone_and_says_why(vm: Machine) -> None:
+    before = property_of(vm, "MainPID")
+    held, eater, by_proxy = run(
+        *(vm, ("wait_for", "/srv/tasks/go"), ("eat", 200), ("have_eaten", 200)),
+        first_waits_for="/srv/tasks/go",
+    )
+    for task in (eater, by_proxy):
+        assert task["state"] == "quarantined"
+        failure = task["attempts"][0]["failure"]
+        assert failure["kind"] == "memory"
+        assert f"took more memory than its limit of {LIMIT} MiB, with all it had started" in failure["message"]
+    assert (held["state"], held["attempt"]) == ("succeeded", 1)
+    assert (property_of(vm, "NRestarts"), property_of(vm, "MainPID")) == ("0", before)
+
+
+def test_memory_and_processor_time_are_counted_wherever_the_task_has_them_used(vm: Machine) -> None:
+    feast, little = run(vm, ("feast", 40, 0.5), ("eat", 1), timeout=60.0)
+    [attempt] = feast["attempts"]
+    assert 40 <= attempt["rss"] / MIB < LIMIT
+    assert 0.5 <= attempt["cpu"] < 5.0
+    assert little["attempts"][0]["rss"] / MIB < 40, "what another task has used does not count"
+
+
+def test_the_unit_gives_its_worker_a_group_to_divide(vm: Machine) -> None:
+    group = "/sys/fs/cgroup" + property_of(vm, "ControlGroup")
+    [home] = run(vm, ("home",))
+    assert f"/sys/fs/cgroup{home['result']}".startswith(f"{group}/child-")
+    assert vm.run("cat", f"{group}/supervisor/cgroup.procs").split() == [property_of(vm, "MainPID")]
+    assert {"cpu", "memory", "pids"} <= set(vm.run("cat", f"{group}/cgroup.subtree_control").split())
+    assert property_of(vm, "NRestarts") == "0"
+
+
+def test_the_slice_of_the_workers_limits_them_all_together(vm: Machine) -> None:
+    slice_group = "/sys/fs/cgroup" + property_of(vm, "ControlGroup", property_of(vm, "Slice"))
+    everything = int(vm.run("sh", "-c", "grep MemTotal /proc/meminfo").split()[1]) * 1024
+    high = int(vm.run("cat", f"{slice_group}/memory.high"))
+    assert high == pytest.approx(0.9 * everything, rel=0.01)
