@@ -41,7 +41,7 @@ def test_unavailable_names_every_address_and_why() -> None:
     )
 
 
-def test_pauses_between_rounds_grow_with_full_jitter_up_to_five_seconds() -> None:
+def test_pauses_between_rounds_grow_with_full_jitter_up_to_two_seconds() -> None:
     network, world = Away(), World(seed=5)
     connector = Connector(network, [Address("one", 5000)], KEY, hello=HELLO, rng=world.rng)
     world.outside.start(connector.connect())
@@ -51,7 +51,7 @@ def test_pauses_between_rounds_grow_with_full_jitter_up_to_five_seconds() -> Non
     assert times[0] == 0.0
     assert all(pause <= BASE_PAUSE * 2**number for number, pause in enumerate(pauses))
     assert max(pauses) <= LONGEST_PAUSE
-    assert 2.0 < sum(pauses[10:]) / len(pauses[10:]) < 3.0  # half of the longest on average
+    assert 0.8 < sum(pauses[10:]) / len(pauses[10:]) < 1.2  # half of the longest on average
 
 
 def test_a_link_that_lived_is_replaced_at_once_and_one_that_did_not_with_growing_pauses() -> None:

@@ -358,6 +358,25 @@ class FromAfar(Peer):
         """It stays there."""
 
 
+def test_a_host_that_is_refused_again_and_again_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with wired() as server:
+            peer = FromAfar(server.gate)
+            for now in (0.0, 2.0, 59.0):
+                server.gate.note(peer, "the key is wrong", now)
+            server.gate.note(peer, "no handshake in time", 59.5)
+            server.gate.note(peer, "the key is wrong", 60.5)
+
+    with caplog.at_level(logging.WARNING, "qdistd.wire.server"):
+        run(scenario)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        "the key is wrong (1 refused since the last such line)",
+        "no handshake in time (3 refused since the last such line)",
+        "the key is wrong (1 refused since the last such line)",
+    ]
+
+
 @pytest.mark.parametrize(("kind", "left"), [(FromAfar, 2), (Peer, 5)], ids=["another machine", "this machine"])
 def test_one_address_holds_so_many_strangers_unless_it_is_this_machine(kind: type[Peer], left: int) -> None:
     async def scenario() -> None:

@@ -1,6 +1,6 @@
 """The way to a master: the list of addresses, one after the other, with a longer pause after each round.
 
-round 1 at once, then after 0..50 ms, 0..100 ms, 0..200 ms … 0..5 s
+round 1 at once, then after 0..50 ms, 0..100 ms, 0..200 ms … 0..2 s
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from qdistd.wire.network import Network
 BASE_PAUSE = 0.05
 """Seconds the first pause may last at most: a restarting master is back within a few of them."""
 
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 2.0
 """Seconds any pause may last at most: how late a client notices that the master is back."""
 
 STEADY = 5.0

@@ -31,11 +31,12 @@ AT_ONCE = 64
 SCARCITY = 1.0
 """Seconds without an accept when descriptors or memory are used up: those who wait would only be met by an error."""
 
-KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 3, 1, 3
-"""Seconds of silence, seconds between probes, probes: a peer without power is found out after 6 seconds."""
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 2, 1, 2
+"""Seconds of silence, seconds between probes, probes: a peer without power is found out after 4 seconds."""
 
-USER_TIMEOUT = 6000
-"""Milliseconds that sent bytes may stay unacknowledged: the same 6 seconds while something is under way."""
+USER_TIMEOUT = 4000
+"""Milliseconds that sent bytes may stay unacknowledged. Who sends nothing but heartbeats notices a cut
+one heartbeat and this time after it: 9 s by default."""
 
 SOCKET_MODE = 0o660
 """A Unix socket is for its owner and its group."""

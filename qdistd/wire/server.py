@@ -33,6 +33,12 @@ from qdistd.wire.network import acknowledge_at_once
 SECONDS_PER_LINE = 1.0
 """Refused connections are logged at most this often, with their number: a flood must not fill the journal."""
 
+SECONDS_PER_HOST = 60.0
+"""And the same refusal of the same host so often: a worker whose key is wrong tries until somebody mends it."""
+
+HOSTS_TOLD = 1000
+"""Refusals that are remembered for that, the latest ones."""
+
 _NOBODY = Key(b"", frozenset())
 _ENCODE = msgspec.msgpack.Encoder().encode
 _REQUEST = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
@@ -95,6 +101,8 @@ class Gate:
         """Connections dropped before they had shown a key, since the start."""
         self._unlogged = 0
         self._quiet_until = 0.0
+        self._told: dict[tuple[str, str], float] = {}
+        """Until when a host and a reason need no further line, the last one told at the end."""
         self._strangers: dict[Peer, None] = {}
         self._by_host: dict[str, dict[Peer, None]] = {}
         self._emptied = asyncio.Event()
@@ -132,14 +140,18 @@ class Gate:
             self._emptied.set()
 
     def note(self, peer: "Peer", why: str, now: float) -> None:
-        """Count a refused connection, and log it unless one was logged just before (`now`: loop time)."""
+        """Count a refused connection, and log it unless one was just before, or one like it (`now`: loop time)."""
         self.refused += 1
         self._unlogged += 1
-        if now < self._quiet_until:
+        if now < max(self._quiet_until, self._told.get((peer.host, why), 0.0)):
             return
         log.warning("refused %s: %s (%d refused since the last such line)", peer.address, why, self._unlogged)
         self._unlogged = 0
         self._quiet_until = now + SECONDS_PER_LINE
+        self._told.pop((peer.host, why), None)
+        self._told[peer.host, why] = now + SECONDS_PER_HOST
+        if len(self._told) > HOSTS_TOLD:
+            del self._told[next(iter(self._told))]
 
 
 class Peer(Channel):

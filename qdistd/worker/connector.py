@@ -2,7 +2,7 @@
 
              greeted                    closed
     NEW ───────────────> CONNECTED ───────────────> AWAY ──┐ every try in silence,
-     └─ nobody answers ─────────────────────────────> │ <──┘ 0..0.1 s, 0..0.2 s … 0..5 s apart
+     └─ nobody answers ─────────────────────────────> │ <──┘ 0..0.1 s, 0..0.2 s … 0..2 s apart
      └─ key refused ────> BARRED (0..1 s … 0..30 s apart) <─┘
 
 One line in the log for each change of state, however many tries lie between two of them.
@@ -19,8 +19,9 @@ from qdistd.errors import QdistError, Refused
 from qdistd.wire.backoff import Backoff
 from qdistd.worker.source import Conversation
 
-QUICK_BASE, QUICK_CAP = 0.1, 5.0
-"""Seconds between two tries while nobody answers: a restarted master is found soon, a dead one costs little."""
+QUICK_BASE, QUICK_CAP = 0.1, 2.0
+"""Seconds between two tries while nobody answers: a restarted master is found soon, a dead one costs little. With
+what is left of a try that lost its packets, work goes on within 5 s of the repair of a network."""
 
 SLOW_BASE, SLOW_CAP = 1.0, 30.0
 """Seconds between two tries while we are refused: only a person can change that."""

@@ -18,12 +18,14 @@ LISTEN = f'[master]\nlisten = ["0.0.0.0:{MASTER_PORT}", "unix:{DOOR}"]\n'
 class HostCluster:
     """A master on `m`, two workers each on `w1`, `w2` and so on. Everything runs when it is made."""
 
-    def __init__(self, lab: Lab, master: Image, *workers: Image) -> None:
+    def __init__(self, lab: Lab, master: Image, *workers: Image, worker: str = "") -> None:
+        """`worker`: lines of TOML for the workers of each host, with its name in place of {host}."""
         self.lab = lab
         self.m, *self.worker_hosts = lab.up(m=master, **{f"w{n}": worker for n, worker in enumerate(workers, 1)})
         self.w1, self.w2 = self.worker_hosts[0], self.worker_hosts[-1]
         self.start_master()
         for host in self.worker_hosts:
+            host.write("/etc/qdist/worker.d/tests.toml", worker.format(host=host.name))
             self.start_workers(host)
 
     def start_master(self) -> None:
