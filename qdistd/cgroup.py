@@ -59,11 +59,11 @@ class Cgroup:
         return set((self.path / CONTROLLERS).read_text().split())
 
     def count(self, file: str, key: str = "") -> int:
-        """A number of a file, that of the line with this `key` where it has several; 0 where there is none."""
+        """A number of a file, that of the line with this `key` where it has several; 0 for none, and for "max"."""
         with contextlib.suppress(OSError):
             for line in (self.path / file).read_text().splitlines():
                 name, _, number = line.rpartition(" ")
-                if name == key:
+                if name == key and number.isdecimal():
                     return int(number)
         return 0
 

@@ -161,6 +161,16 @@ def test_a_child_that_ended_otherwise_is_not_blamed_for_what_it_had_lost_to_memo
     assert crash("eat", Death(1, 1.0, 1000, REMAINS)).failure.kind == "exit"
 
 
+def test_what_the_kernel_does_not_count_or_limit_is_zero(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.peak").write_text("2097152\n")
+    (tmp_path / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 7\n")
+    group = Cgroup(tmp_path)
+    assert (group.count("memory.max"), group.count("memory.events", "oom"), group.count("cpu.stat", "no")) == (0, 0, 0)
+    assert (group.peak(), group.cpu()) == (2048, 1.5)
+    assert not Ground(group).adopt(str(tmp_path)).limits_memory
+
+
 # -- which group is ours
 
 
@@ -210,6 +220,16 @@ def test_a_group_that_was_not_given_to_us_is_left_alone(home: Cgroup, user: int,
     assert said[0] == f"children run in process groups, with rlimits: {home.path} is not delegated to us", why
     assert said[1] == f"False {home.path.name}"
     assert not home.below("supervisor").path.exists()
+
+
+def test_a_group_of_a_manager_of_ones_own_is_left_alone_unless_it_was_given(home: Cgroup) -> None:
+    give_to(NOBODY, home)
+    own = home.below("user@65534.service").make()
+    give_to(NOBODY, own)
+    assert claims(own, NOBODY)[0].endswith("is not delegated to us")
+    os.setxattr(own.path, "user.delegate", b"1")
+    assert claims(own, NOBODY)[1] == "True supervisor"
+    own.kill()
 
 
 def test_a_group_in_which_others_live_is_left_alone(home: Cgroup) -> None:

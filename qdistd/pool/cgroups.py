@@ -77,7 +77,7 @@ class Cell:
     def remains(self) -> Remains:
         """What it says of a child that is dead."""
         group = self._group
-        limited = group.count("memory.events", "oom") > 0
+        limited = group.count("memory.events.local", "oom") > 0
         limit = group.count("memory.max") if limited else 0
         return Remains(group.cpu(), group.peak(), group.count("memory.events", "oom_kill") > 0, limit)
 
@@ -173,11 +173,15 @@ def _home(own: Cgroup) -> Cgroup:
 
 
 def _delegated(path: Path) -> bool:
-    """Whether somebody gave it to us. Root may write to every group, and so needs it in words."""
+    """Whether somebody gave it to us. Who may write to others' groups, too, needs it in words.
+
+    That is root, and whoever was started by a service manager of his own, which has its groups from him.
+    """
     files = (path, path / PROCESSES, path / "cgroup.subtree_control")
     if not all(os.access(file, os.W_OK) for file in files):
         return False
-    return os.geteuid() != 0 or any(_mark(path, name) for name in MARKS)
+    everywhere = os.geteuid() == 0 or any(part.startswith("user@") for part in path.parts)
+    return not everywhere or any(_mark(path, name) for name in MARKS)
 
 
 def _mark(path: Path, name: str) -> bool:

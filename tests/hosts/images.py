@@ -77,12 +77,11 @@ def layer(name: str, on: Image, source: Path, command: Iterable[str]) -> Image:
 
 def deb() -> Path:
     """The .deb of this checkout as it stands, changes that are not committed included."""
-    name = f"deb-{digest([*sorted(sources()), HERE / 'stopgap-deb'])}"
+    name = f"deb-{digest(sorted(sources()))}"
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        builder = ROOT / "packaging" / "build-deb"
-        _run(builder if builder.exists() else HERE / "stopgap-deb", folder)
+        _run(ROOT / "packaging" / "build-deb", folder)
 
     (package,) = built(name, make).glob("qdist_*.deb")
     return package

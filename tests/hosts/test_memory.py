@@ -53,7 +53,7 @@ is made when all others have ended."""
 
 
 @pytest.fixture(scope="module")
-def vm() -> Iterator[Machine]:
+def vm(rooted: None) -> Iterator[Machine]:
     with Machine(installed("bookworm")) as vm:
         vm.write("/etc/qdist/master.d/test.toml", MASTER)
         vm.write("/etc/qdist/worker.d/test.toml", WORKER)
