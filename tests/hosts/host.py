@@ -62,7 +62,6 @@ class Host:
         self.boot_seconds = 0.0
         """How long the last start took, from nothing to all start jobs of PID 1 done."""
         self._network, self._disk = network, disk
-        self._namespace = network.plug(name, number)
         self._cgroup = cgroup2() / f"{network.name}.{name}"
         self._outer: subprocess.Popen[bytes] | None = None
         self._leader = 0
@@ -82,6 +81,7 @@ class Host:
         """Boot, without waiting."""
         assert self._outer is None, f"{self.name} runs already"
         self._cgroup.mkdir(exist_ok=True)
+        self._namespace = self._network.plug(self.name, self.number)
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         (self._disk / "notify").unlink(missing_ok=True)
         self._notices.bind(str(self._disk / "notify"))
@@ -104,15 +104,16 @@ class Host:
         self.boot_seconds = time.monotonic() - self._started
 
     def kill(self) -> None:
-        """Cut the power: every process dies at once, nothing is shut down. The disk keeps what was written."""
-        if self._cgroup.is_dir():
-            (self._cgroup / "cgroup.kill").write_text("1")
-            until(lambda: "populated 0" in (self._cgroup / "cgroup.events").read_text(), f"the end of {self.name}")
-            remove_cgroup(self._cgroup)
-        if self._outer:
-            self._outer.wait()
-            self._notices.close()
-            self._outer = None
+        """Cut the power: everything ends at once, nobody is told. The disk keeps what was written."""
+        if self._outer is None:
+            return
+        self._network.unplug(self.name, self.number)  # first: a kernel that lives on says for its dead that they are
+        (self._cgroup / "cgroup.kill").write_text("1")
+        until(lambda: "populated 0" in (self._cgroup / "cgroup.events").read_text(), f"the end of {self.name}")
+        remove_cgroup(self._cgroup)
+        self._outer.wait()
+        self._notices.close()
+        self._outer = None
 
     def stop(self) -> None:
         """Shut down in good order."""
@@ -179,8 +180,9 @@ class Host:
         return self.run("systemctl", "--no-pager", *arguments, check=check).stdout
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
-        """These properties of a unit; all of them where none is named."""
-        lines = self.systemctl("show", unit, *(f"--property={name}" for name in properties)).splitlines()
+        """These properties of a unit, or of systemd itself where `unit` is empty."""
+        named = [f"--property={name}" for name in properties]
+        lines = self.systemctl("show", *filter(None, [unit]), *named).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def journal(self, *arguments: str) -> list[dict[str, object]]:
@@ -223,9 +225,12 @@ class Host:
         """Take all faults from its cable."""
         self._network.heal(self.number)
 
-    def reset(self, port: int = 5000) -> None:
-        """Reset its connections from and to this TCP port. Behind a cut only this host knows: they are half-open."""
-        self._network.reset(self.name, port)
+    def reset(self, port: int = 5000, peer: str = "") -> None:
+        """Reset its connections from and to this TCP port, all or those with the address `peer`.
+
+        The other end is told unless the cable is cut: then it is half-open.
+        """
+        self._network.reset(self.name, port, peer)
 
     # -- inside
 

@@ -78,6 +78,11 @@ class Network:
         _do("ip", "-n", space, "route", "add", "default", "via", f"{SUBNET4}1")
         return str(NAMESPACES / space)
 
+    def unplug(self, host: str, number: int) -> None:
+        """Take the cable and the namespace away, with all connections in it. The faults of the cable stay."""
+        _do("ip", "-n", self.name, "link", "delete", f"p{number}")
+        _do("ip", "netns", "delete", f"{self.name}.{host}")
+
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The command that runs `arguments` in the namespace of the lab, in the very process that is started."""
         return ["nsenter", f"--net={NAMESPACES / self.name}", *arguments]
@@ -97,9 +102,9 @@ class Network:
             self._nft(f"add element bridge faults {name} {{ p{number} }}")
             self._nft(f"delete element bridge faults {name} {{ p{number} }}")
 
-    def reset(self, host: str, port: int) -> None:
-        """Reset the connections of a host from and to this TCP port; both ends are told, if packets get there."""
-        which = f"state established ( sport = :{port} or dport = :{port} )"
+    def reset(self, host: str, port: int, peer: str) -> None:
+        """Reset connections of a host from and to this TCP port, all or those with the address `peer`."""
+        which = f"state established ( sport = :{port} or dport = :{port} )" + (f" dst {peer}" if peer else "")
         _do("nsenter", f"--net={NAMESPACES / self.name}.{host}", "ss", "--kill", "--tcp", *which.split())
 
     def _nft(self, rules: str) -> None:

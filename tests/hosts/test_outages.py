@@ -1,15 +1,16 @@
-"""Four worker hosts, each with another fault at the same time: what both sides notice, and what becomes of the tasks.
+"""Hosts lose their network or their power: what both sides notice, and what becomes of the tasks.
 
     m    the master, and a worker `spare` that serves all queues, where a test starts it
     w1   packets vanish both ways           w2   those to w2 vanish (it is deaf)
     w3   those from w3 vanish (it is mute)  w4   no carrier
 
-Each worker host has a queue of its own name. A task there counts the lines of a named pipe, which takes until the test
-writes some; on m that file is a plain one, so that the same task ends at once.
+The faults come at the same time, each to its host. Each worker host has a queue of its own name. A task there counts
+the lines of a named pipe, which takes until the test writes some; on m that file is a plain one, so that the same task
+ends at once.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -30,10 +31,16 @@ NOTICED = 10.0
 MENDED = 5.0
 """Seconds after the repair within which work goes on."""
 
+HEARTBEAT = 5.0
+"""Seconds between two words of a worker that has nothing to say, by default."""
+
 LEASE = 8.0
 """Seconds of the short lease: longer than it takes to notice a fault."""
 
 SHORT_LEASE = f'[limits]\nlease = "{LEASE:g}s"\nheartbeat = "2s"\n'
+
+BOOTED = 2.0
+"""Seconds of userspace after which a master serves again."""
 
 GATE = "/srv/gate"
 
@@ -142,3 +149,65 @@ def test_a_partition_longer_than_the_lease_has_tasks_run_elsewhere_once(cluster:
     until(lambda: set(states(q)) == {"connected"}, "all are back", MENDED)
     assert q.options(queue="w1").submit("square", 7).result(MENDED) == "7 * 7 = 49"
     cluster.configure_master("")
+
+
+def test_a_worker_host_that_dies_for_good_keeps_no_task_longer_than_the_lease(cluster: HostCluster, q: Client) -> None:
+    cluster.configure_master(SHORT_LEASE)
+    cluster.wait_for_workers(q, 2 * len(FAULTS))
+    w4 = cluster.lab["w4"]
+    with running(cluster, q) as tasks, spare(cluster):
+        w4.kill()
+        assert tasks["w4"].result(LEASE + MENDED) == 1
+        w4.start()
+    w4.systemctl("start", *WORKERS)
+    assert {tasks[name].result(MENDED) for name in ("w1", "w2", "w3")} == {3}
+    cluster.configure_master("")
+    cluster.wait_for_workers(q, 2 * len(FAULTS))
+
+
+def test_resets_half_open_connections_and_a_frozen_host_cost_nothing(cluster: HostCluster, q: Client) -> None:
+    m, w1, w2, w3, w4 = cluster.m, *cluster.worker_hosts
+    with running(cluster, q) as tasks:
+        for host in (w2, w3, w4):
+            host.freeze() if host is w4 else host.cut()
+        w1.reset()
+        w2.reset()  # the master has the other half, and no word of it
+        m.reset(peer=w3.ip)  # as have the workers here
+        until(lambda: quiet(q, "w4") > HEARTBEAT + 1.0, "the master misses a heartbeat")
+        w4.thaw()
+        cluster.lab.heal()
+        until(lambda: set(states(q)) == {"connected"}, "all are back", MENDED)
+    for name, task in tasks.items():
+        assert (name, task.result(MENDED), q.show(task).attempt) == (name, 3, 1)
+
+
+def quiet(q: Client, host: str) -> float:
+    """Seconds since the master has heard of the workers of a host."""
+    return q.status().now - max(worker.seen for worker in q.workers() if worker.host == host)
+
+
+@pytest.mark.parametrize("end", [Host.stop, Host.kill], ids=["reboot", "power cut"])
+def test_a_master_host_that_boots_again_serves_at_once_and_no_task_runs_twice(
+    cluster: HostCluster, q: Client, end: Callable[[Host], None]
+) -> None:
+    m = cluster.m
+    m.systemctl("enable", "qdist-master")
+    with running(cluster, q) as tasks:
+        later = q.submit("square", 7)
+        q.flush()
+        end(m)
+    m.start()
+    until(lambda: m.show("qdist-master", "ActiveState")["ActiveState"] == "active", "the master serves")
+    print(f"serving {served_after(m):.2f} s after userspace began")
+    assert served_after(m) < BOOTED
+    with cluster.client() as again:
+        assert again.result(later.id, MENDED) == "7 * 7 = 49"
+        for name, task in tasks.items():
+            assert (name, again.result(task.id, MENDED), again.show(task.id).attempt) == (name, 3, 1)
+
+
+def served_after(host: Host) -> float:
+    """Seconds from the first instruction of PID 1 to a master that serves."""
+    begun = host.show("", "UserspaceTimestampMonotonic")["UserspaceTimestampMonotonic"]
+    serves = host.show("qdist-master", "ActiveEnterTimestampMonotonic")["ActiveEnterTimestampMonotonic"]
+    return (int(serves) - int(begun)) / 1e6
