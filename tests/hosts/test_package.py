@@ -86,7 +86,8 @@ def together(pair: Lab) -> Lab:
     b.write("/etc/qdist/keys/work.key", a.read("/etc/qdist/keys/work.key"), mode=0o600)
     b.run("sed", "-i", EDIT_OF_WORKER, "/etc/qdist/worker.toml")
     for each in (a, b):
-        each.write("/srv/tasks/probes.py", Path(__file__).with_name("probes.py").read_text())
+        for module in Path(__file__).with_name("probes").glob("*.py"):
+            each.write(f"/srv/tasks/probes/{module.name}", module.read_text())
         each.write("/etc/qdist/worker.d/tasks.toml", TASKS)
         each.run(
             "sh", "-c", f"printf '[instance.{each.name}]\\nqueues = [\"{each.name}\"]\\n' >>/etc/qdist/worker.toml"
