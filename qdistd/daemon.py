@@ -30,6 +30,7 @@ from qdistd import logs
 from qdistd.control import Control, Request, Verdict
 from qdistd.detach import Herald, PidFile, detach
 from qdistd.errors import ConfigError, Overloaded, QdistError, Refused, Unavailable
+from qdistd.events import Event, told
 from qdistd.systemd import notify, watchdog_seconds
 
 BEAT = 2.0
@@ -142,12 +143,14 @@ def _door(options: Options, body: Callable[[], None]) -> tuple[Exit, str]:
     try:
         body()
     except QdistError as problem:
-        log.critical("%s", problem, exc_info=options.level <= logging.DEBUG)
+        shown = options.level <= logging.DEBUG
+        log.critical("%s", problem, exc_info=shown, extra=told(Event.SERVICE_FAILED))
         return _code_of(problem), str(problem)
     except Exception as bug:  # the door of the daemon: what gets here is a bug, and is told with its place
         sentence = f"internal error {secrets.token_hex(4)}: {type(bug).__name__}: {bug}"
         shown = options.level <= logging.DEBUG or not sys.stderr.isatty()
-        log.critical("%s%s", sentence, "" if shown else " (--debug shows where)", exc_info=shown)
+        hint = "" if shown else " (--debug shows where)"
+        log.critical("%s%s", sentence, hint, exc_info=shown, extra=told(Event.SERVICE_FAILED))
         return Exit.BUG, sentence
     return Exit.OK, ""
 
@@ -178,6 +181,7 @@ async def _serve(build: Callable[[], Service], control: Path | None, herald: Her
         kind = Unavailable if problem.errno in NOT_NOW else Refused
         raise kind(f"cannot start: {problem}") from problem
     notify(READY=1, STATUS=service.status())
+    log.info("ready: %s", service.status(), extra=told(Event.SERVICE_READY))
     herald.tell(Exit.OK)
     pulse = Pulse(service)
     pulse.beat()
@@ -228,7 +232,8 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
             await _reload(service, pulse, note)
             continue
         hurry = pulse.stopping
-        log.info("%s: %s", note.name, "stopping at once" if hurry else "stopping; a second signal hurries")
+        words = "stopping at once" if hurry else "stopping; a second signal hurries"
+        log.info("%s: %s", note.name, words, extra=told(Event.SERVICE_STOPPING))
         pulse.allow(service.stop(hurry))
         notify(STOPPING=1, STATUS=pulse.status())
     await working
@@ -251,11 +256,11 @@ async def _reload(service: Service, pulse: "Pulse", request: Request) -> None:
         await service.reload(request)
     except (Refused, OSError) as problem:
         pulse.remark = f"; reload refused: {problem}"
-        log.error("reload refused, the old settings go on: %s", problem)
+        log.error("reload refused, the old settings go on: %s", problem, extra=told(Event.RELOAD_REFUSED))
         verdict = Verdict(False, str(problem))
     else:
         pulse.remark = ""
-        log.info("reloaded")
+        log.info("reloaded", extra=told(Event.RELOADED))
         verdict = Verdict(True)
     notify(READY=1, STATUS=pulse.status())
     request.tell(verdict)

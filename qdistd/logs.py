@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from qdistd.events import Event, told
 from qdistd.systemd import JournalHandler, fields_of, stderr_is_journal
 
 BACKLOG = 10_000
@@ -112,4 +113,6 @@ def _target(program: str, environ: Mapping[str, str], file: Path | None) -> logg
 
 def _confession(dropped: int) -> logging.LogRecord:
     text = "%d log records were dropped: the log was not read fast enough"
-    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (dropped,), None)
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (dropped,), None)
+    record.__dict__ |= told(Event.RECORDS_DROPPED)  # as `extra` does
+    return record

@@ -132,6 +132,12 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
     return fields
 
 
+def _message_id(record: logging.LogRecord) -> dict[str, object]:
+    """The MESSAGE_ID that a caller attached with `extra={"message_id": …}`."""
+    known: str = getattr(record, "message_id", "")
+    return {"MESSAGE_ID": known} if known else {}
+
+
 class JournalHandler(logging.Handler):
     """Writes records to the journal; a field TASK_ID becomes QDIST_TASK_ID, for `journalctl QDIST_TASK_ID=…`.
 
@@ -166,7 +172,9 @@ class JournalHandler(logging.Handler):
             "CODE_FILE": record.pathname,
             "CODE_LINE": record.lineno,
             "CODE_FUNC": record.funcName,
-        } | {f"QDIST_{key.upper()}": value for key, value in fields_of(record).items()}
+            **_message_id(record),
+            **{f"QDIST_{key.upper()}": value for key, value in fields_of(record).items()},
+        }
 
     def _send(self, message: bytes) -> None:
         try:

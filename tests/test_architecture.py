@@ -9,7 +9,7 @@ TOP = Path(__file__).resolve().parent.parent
 HOUSE = TOP / "qdistd"
 
 FLOORS = (
-    ("cgroup", "errors", "metrics", "model", "systemd", "tasks"),
+    ("cgroup", "errors", "events", "metrics", "model", "systemd", "tasks"),
     ("address", "call", "control", "detach", "logs"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
     ("broker", "pool", "wire"),

@@ -101,6 +101,7 @@ def test_every_unit_and_what_goes_with_it_is_in_its_place(root: Path) -> None:
     assert {path.name for path in (root / "lib/systemd/system").iterdir()} == units
     others = {
         "strict.conf": "usr/share/doc/qdist/examples/strict.conf",
+        "qdist.catalog": "usr/lib/systemd/catalog/qdist.catalog",
         "qdist.preset": "lib/systemd/system-preset/50-qdist.preset",
         "qdist.sysusers": "usr/lib/sysusers.d/qdist.conf",
         "qdist.tmpfiles": "usr/lib/tmpfiles.d/qdist.conf",

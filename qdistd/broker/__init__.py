@@ -1,6 +1,7 @@
 """The master's core: read, decide, save, each call inside the transaction that its caller opened."""
 
 from qdistd.broker.broker import Broker, Settings
+from qdistd.broker.news import News
 from qdistd.broker.seats import Seat
 
-__all__ = ["Broker", "Seat", "Settings"]
+__all__ = ["Broker", "News", "Seat", "Settings"]

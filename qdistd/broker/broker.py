@@ -2,11 +2,12 @@
 
     submit ─┐                       ┌─> finished   results for whoever waits
     report ─┼─> Broker ─> Store     ┼─> ready      queues that got work, for the leases that wait
-    lease  ─┘      │                └─> (answers)
+    lease  ─┘      │                ├─> news       for the log
+                   │                └─> (answers)
                 lifecycle: every rule
 
-Every method runs inside a transaction that the caller opens and commits; `finished` may be acted upon only after the
-commit. What is leased is also kept in memory, by seat, so that a settlement needs no read; after a
+Every method runs inside a transaction that the caller opens and commits; `finished` and `news` may be acted upon only
+after the commit. What is leased is also kept in memory, by seat, so that a settlement needs no read; after a
 rollback `recover` builds that memory again from the store. Nothing here waits, sleeps or reads a clock of its own.
 """
 
@@ -18,6 +19,7 @@ import msgspec
 
 from qdistd import lifecycle
 from qdistd.broker.clock import SteadyClock
+from qdistd.broker.news import News
 from qdistd.broker.seats import Seat, Seats
 from qdistd.model import (
     Claim,
@@ -85,6 +87,7 @@ class Broker:
         self._purge_at = 0.0
         self._purge_cursor = 0
         self.finished: list[Result] = []
+        self.news = News()
         self.ready: set[str] = set()
         self.submitted = 0
         self.settled = 0
@@ -105,6 +108,7 @@ class Broker:
             holder.claims[claim.id] = claim
         self._next_due = self.store.next_due()
         self.finished.clear()
+        self.news = News()
         self.ready = set(self.store.counts())
 
     def _stranger(self, row: WorkerRow) -> Seat:
@@ -120,7 +124,10 @@ class Broker:
         limit = self.settings.payload
         good = [task for task in tasks if len(task.payload) <= limit]
         arrivals = [Arrival(task, *lifecycle.arrival(task.run_at, task.delay, now, self._now.ahead)) for task in good]
-        self.submitted += self.store.insert(arrivals, now)
+        new = self.store.insert(arrivals, now)
+        self.submitted += new
+        self.news.new += new
+        self.news.submitted += good
         for arrival in arrivals:
             if arrival.state == State.READY:
                 self.ready.add(arrival.task.queue)
@@ -171,6 +178,8 @@ class Broker:
             if wanted > 0 and self.store.ready(queue) > 0 and _payload(grants) < LARGEST_LEASE:
                 seat.number = seat.number or self.store.worker(seat.row, self._now())
                 grants += self._grant(seat, self.store.lease(queue, wanted, seat.number, self._now()))
+        if grants:
+            self.news.leased.append((seat.row.name, grants))
         return grants
 
     def _grant(self, seat: Seat, leased: Sequence[Leased]) -> list[Grant]:
@@ -198,7 +207,7 @@ class Broker:
             del holder.claims[settlement.id]
             endings.append(self._ending(claim, settlement))
         seat.settled += len(endings)
-        self._end(endings)
+        self._end(endings, seat.row.name)
         return stale
 
     def _holder(self, seat: Seat, settlement: Settlement) -> Seat | None:
@@ -260,6 +269,11 @@ class Broker:
         finished, self.finished = self.finished, []
         return finished
 
+    def take_news(self) -> News:
+        """What this transaction has done. Tell it after the commit."""
+        news, self.news = self.news, News()
+        return news
+
     def _announce(self, states: dict[bytes, State]) -> None:
         ended = [task_id for task_id, state in states.items() if state == State.CANCELLED]
         self.finished += self.store.results(ended)[0]
@@ -318,10 +332,11 @@ class Broker:
         after = lifecycle.after(claim, settlement.outcome, self.settings.policy, self._now(), self._rng)
         return Ending(claim, settlement.outcome, after, settlement.value, *_measured(settlement))
 
-    def _end(self, endings: Sequence[Ending]) -> None:
+    def _end(self, endings: Sequence[Ending], worker: str = "") -> None:
         if self.store.end(endings, self._now()) != len(endings):
             raise GuardFailed("a claim in memory is not the claim in the store")
         self.settled += len(endings)
+        self.news.ended.append((worker, endings))
         for ending in endings:
             claim, after = ending.claim, ending.next
             if after.state.final:
@@ -338,7 +353,8 @@ class Broker:
         value = msgspec.msgpack.encode(Failure(kind, why))
         for claim in dropped:
             del seat.claims[claim.id]
-        self._end([self._ending(claim, Settlement(claim.id, claim.attempt, outcome, value)) for claim in dropped])
+        ends = [Settlement(claim.id, claim.attempt, outcome, value) for claim in dropped]
+        self._end([self._ending(claim, end) for claim, end in zip(dropped, ends, strict=True)], seat.row.name)
 
     def _set_aside(self, claim: Claim) -> None:
         why = Failure("damaged", "the stored payload is not what was submitted: the disk has changed it")

@@ -13,6 +13,7 @@ import msgspec
 from qdistd import protocol as say
 from qdistd.broker import Broker, Seat
 from qdistd.errors import QdistError
+from qdistd.events import Event, told
 from qdistd.master.guest import PENDING_BYTES, Guest
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.people import People
@@ -116,7 +117,8 @@ class Desk:
         if seat is not None:
             del self._workers[seat.row.token]
             self._do(lambda: self._broker.gone(seat, ended=clean))
-            self._log.info("worker %s is gone%s", seat.row.name, "" if clean else "; its lease still runs")
+            words, extra = "" if clean else "; its lease still runs", told(Event.WORKER_GONE, WORKER=seat.row.name)
+            self._log.info("worker %s is gone%s", seat.row.name, words, extra=extra)
 
     def announce(self, results: Sequence[Result]) -> None:
         """Hand results to whoever watches them."""
@@ -153,7 +155,8 @@ class Desk:
             self._unseat(guest)
             guest.seat = seat
             self._workers[hello.token] = guest
-            self._log.info("worker %s is here from %s", row.name, guest.peer.address)
+            extra = told(Event.WORKER_HERE, WORKER=row.name)
+            self._log.info("worker %s is here from %s", row.name, guest.peer.address, extra=extra)
             guest.peer.answer(number, self._welcome())
 
         self._put(guest, number, lambda: self._broker.hello(row, hello.queues, hello.processes, hello.held), seated)
@@ -340,7 +343,8 @@ class Desk:
         self._answer_lease(guest)
         guest.seat = None
         self._workers.pop(seat.row.token, None)
-        self._log.info("worker %s says bye", seat.row.name)
+        extra = told(Event.WORKER_GONE, WORKER=seat.row.name)
+        self._log.info("worker %s says bye", seat.row.name, extra=extra)
         self._put(guest, number, lambda: self._broker.bye(seat), lambda _: guest.peer.answer(number, say.Reported()))
 
     def _hear_orders(self, seats: Iterable[Seat]) -> None:

@@ -16,8 +16,9 @@ import msgspec
 
 from qdistd import protocol as say
 from qdistd.address import Address
-from qdistd.broker import Broker, Settings
+from qdistd.broker import Broker, News, Settings
 from qdistd.errors import QdistError
+from qdistd.master.chronicle import Chronicle
 from qdistd.master.commits import Commits
 from qdistd.master.desk import Desk, Terms
 from qdistd.master.faces import Compat, Faces
@@ -93,6 +94,7 @@ class Master:
         self._broker = Broker(
             self._store, self._settings.broker, monotonic=self._loop.time, wall=self._wall, rng=self._rng
         )
+        self._chronicle = Chronicle(self._loop, self._log)
         lobby = Lobby(self._broker)
         common |= {"broker": self._broker, "lobby": lobby}
         self._desk = Desk(wall=self._wall, terms=self._terms, status=self._status, **common)
@@ -129,6 +131,7 @@ class Master:
         self._listeners.clear()
         await self._writer.drain()
         self._writer.stop()
+        self._chronicle.close()
         if self._timer is not None:
             self._timer.cancel()
         for peer in list(self._peers):
@@ -212,9 +215,10 @@ class Master:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._tick)
 
-    def _announce(self, results: Sequence[Result]) -> None:
+    def _announce(self, results: Sequence[Result], news: News) -> None:
         self._desk.announce(results)
         self._faces.announce(results)
+        self._chronicle.tell(news)
         if self._timer is not None and self._broker.alarm < self._timer.when():
             self._set_timer(self._broker.alarm)
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from qdistd.broker import Broker
+from qdistd.broker import Broker, News
 from qdistd.errors import InternalError, Overloaded, QdistError
 from qdistd.master.commits import Commits
 from qdistd.master.lobby import Lobby
@@ -51,7 +51,7 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         commits: Commits,
         lobby: Lobby,
-        announce: Callable[[list[Result]], None],
+        announce: Callable[[list[Result], News], None],
         broken: Callable[[BaseException], None],
         log: logging.Logger,
     ) -> None:
@@ -176,7 +176,7 @@ class Writer:
                 self._explain(error)
 
     def _commit(self, batch: list[Job], answers: list[Answer], changed: bool, *, served: bool) -> None:
-        results = self._broker.take_finished()
+        results, news = self._broker.take_finished(), self._broker.take_news()
 
         def committed(error: BaseException | None) -> None:
             if self._stopped:
@@ -186,7 +186,7 @@ class Writer:
             elif error is not None:
                 self._end(error)
             else:
-                self._deliver([*answers, lambda: self._announce(results)])
+                self._deliver([*answers, lambda: self._announce(results, news)])
                 self._loop.call_soon(self._transact)  # whatever has come meanwhile goes into the next transaction
 
         if changed:

@@ -18,8 +18,10 @@ from typing import NamedTuple
 from qdistd.call import encode_failure
 from qdistd.child.frames import Ready
 from qdistd.errors import ConfigError
+from qdistd.events import Event, told
 from qdistd.model import Grant, Held, Outcome, Settlement, id_text
 from qdistd.pool.cgroups import Ground
+from qdistd.pool.complaints import complain
 from qdistd.pool.deaths import Verdict, cancelled, stopped
 from qdistd.pool.nursery import Nursery, faults_of
 from qdistd.pool.pace import ALONE, Pace
@@ -274,6 +276,8 @@ class Pool:
             self._settled.append(settlement)
             if settlement.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
                 self._pace.learn(name, settlement.wall)
+            if settlement.outcome is Outcome.FAILED:
+                complain(self._log, name, settlement)
 
     def _put_back(self, grants: Sequence[Grant]) -> None:
         now = self._loop.time()
@@ -355,18 +359,20 @@ class Pool:
         """Log a death that nobody had asked for; have a child that was of no use count as a failed start."""
         crashed = [settlement for _, settlement in burial.ended if settlement.outcome is Outcome.CRASHED]
         for settlement in crashed:
-            text, fields = id_text(settlement.id), {"TASK_ID": id_text(settlement.id)}
-            words = burial.death.words
-            self._log.warning("child %d %s while it ran task %s", child.pid, words, text, extra={"qdist": fields})
+            text, words = id_text(settlement.id), burial.death.words
+            extra = told(Event.CHILD_DIED, TASK_ID=text, ATTEMPT=settlement.attempt)
+            self._log.warning("child %d %s while it ran task %s", child.pid, words, text, extra=extra)
         if expected or crashed:
             return
-        self._log.warning("child %d, which had no task, %s", child.pid, burial.death.words)
+        text, extra = "child %d, which had no task, %s", told(Event.CHILD_DIED)
+        self._log.warning(text, child.pid, burial.death.words, extra=extra)
         if not child.proven:
             self._nursery.stumble(self._settings, "a child died before it had run anything")
 
     def _mention(self, ready: Ready) -> None:
         if ready != self._mentioned and ready.broken:
-            self._log.error("tasks of these modules will fail, as they cannot be imported: %s", faults_of(ready))
+            text, extra = "tasks of these modules will fail, as they cannot be imported: %s", told(Event.MODULES_BROKEN)
+            self._log.error(text, faults_of(ready), extra=extra)
         self._mentioned = ready
 
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from qdistd.errors import Malformed, TooLarge, WrongKey
+from qdistd.events import Event, told
 from qdistd.protocol import LARGEST_FRAME, UNREADABLE, UPGRADE, VERSION, Role
 from qdistd.wire import plain
 from qdistd.wire.channel import Channel
@@ -145,7 +146,8 @@ class Gate:
         self._unlogged += 1
         if now < max(self._quiet_until, self._told.get((peer.host, why), 0.0)):
             return
-        log.warning("refused %s: %s (%d refused since the last such line)", peer.address, why, self._unlogged)
+        text, extra = "refused %s: %s (%d refused since the last such line)", told(Event.PEER_REFUSED)
+        log.warning(text, peer.address, why, self._unlogged, extra=extra)
         self._unlogged = 0
         self._quiet_until = now + SECONDS_PER_LINE
         self._told.pop((peer.host, why), None)

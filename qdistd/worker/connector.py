@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from qdistd.address import Address
 from qdistd.errors import QdistError, Refused
+from qdistd.events import Event, told
 from qdistd.wire.backoff import Backoff
 from qdistd.worker.source import Conversation
 
@@ -135,10 +136,12 @@ class Connector:
         if standing is before:
             return
         if standing is Standing.CONNECTED:
-            self._log.info("connected to the master %s", self._master)
+            self._log.info("connected to the master %s", self._master, extra=told(Event.MASTER_FOUND))
         elif standing is Standing.BARRED:
-            self._log.error("no master takes this worker (%s): trying again now and then", trouble)
+            text, extra = "no master takes this worker (%s): trying again now and then", told(Event.WORKER_REFUSED)
+            self._log.error(text, trouble, extra=extra)
         elif before is Standing.CONNECTED:
-            self._log.warning("lost the master %s (%s): trying again", self._master, trouble)
+            text, extra = "lost the master %s (%s): trying again", told(Event.MASTER_LOST)
+            self._log.warning(text, self._master, trouble, extra=extra)
         else:
-            self._log.warning("no master answers (%s): trying again", trouble)
+            self._log.warning("no master answers (%s): trying again", trouble, extra=told(Event.MASTER_LOST))
