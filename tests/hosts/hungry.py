@@ -9,6 +9,11 @@ from pathlib import Path
 DAEMON = "echo $$; exec sleep 1000 >/dev/null"
 
 
+def nibble(number: int) -> int:
+    """Next to nothing."""
+    return number * number
+
+
 def eat(mib: int) -> int:
     """So much memory at once, all of it in use."""
     return len(b"x" * (mib << 20))

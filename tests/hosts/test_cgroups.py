@@ -4,12 +4,14 @@ Each test on Debian 12 and on 13, whose workers have a queue of the name of thei
 all that needs no systemd, and `test_memory.py` for what needs a kernel of its own.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import qdistd
+from qdistd.client.submitter import Submitter
 from tests.hosts.cluster import HostCluster
 from tests.hosts.host import Host
 from tests.patience import until
@@ -27,6 +29,9 @@ path = ["/srv/tasks"]
 """
 
 CROWD = 100
+
+MANY = 2000
+"""Short tasks."""
 
 AT_ONCE = 1.0
 """Seconds in which they must have gone."""
@@ -105,6 +110,32 @@ def test_what_a_killed_worker_leaves_ends_with_it(q: qdistd.Client, host: Host) 
     until(lambda: main_pid(host) not in ("0", before), "the next worker")
     assert q.options(queue=host.name).submit("home").result(PATIENCE).endswith("/child-1/run-1")
     assert len(crowd(host)) == 1
+
+
+def test_a_limit_costs_a_short_task_next_to_nothing(q: qdistd.Client, host: Host) -> None:
+    free, limited = q.options(queue=host.name), q.options(queue=host.name, timeout=60.0)
+    list(free.map("nibble", range(MANY)))  # until it is known to be short
+    rounds = [(seconds_for(free), seconds_for(limited)) for _ in range(3)]
+    best_free, best_limited = (min(times) for times in zip(*rounds, strict=True))
+    assert best_limited < 2 * best_free, rounds
+
+
+def test_without_delegation_a_worker_says_so_and_works_as_before(q: qdistd.Client, host: Host) -> None:
+    drop_in = f"/etc/systemd/system/{UNIT}.service.d/undelegated.conf"
+    host.write(drop_in, "[Service]\nDelegate=no\n")
+    host.systemctl("daemon-reload")
+    host.systemctl("restart", UNIT)
+    assert q.options(queue=host.name, timeout=60.0).submit("home").result(PATIENCE).endswith(f"/{UNIT}.service")
+    assert host.journal(f"--unit={UNIT}", "--grep=children run in process groups, with rlimits: .* is not delegated")
+    host.path(drop_in).unlink()
+    host.systemctl("daemon-reload")
+    host.systemctl("restart", UNIT)
+
+
+def seconds_for(q: Submitter) -> float:
+    begin = time.monotonic()
+    assert list(q.map("nibble", range(MANY))) == [number * number for number in range(MANY)]
+    return time.monotonic() - begin
 
 
 def child(host: Host) -> str:
