@@ -200,6 +200,7 @@ class Machine:
 
     def _command(self, line: int) -> list[str]:
         return [
+            *("setpriv", "--pdeathsig=KILL"),  # nothing of it outlives a test-suite that is killed
             *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY),
             *("-display", "none", "-nodefaults", "-no-reboot", "-snapshot"),
             *("-kernel", str(self._disk.kernel), "-append", COMMAND_LINE),
