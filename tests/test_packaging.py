@@ -117,6 +117,12 @@ def test_what_a_person_edits_is_a_conffile(root: Path) -> None:
     assert {f"/etc/qdist/{path.name}" for path in (TOP / "etc").iterdir()} < conffiles
 
 
+def test_needrestart_leaves_workers_alone(root: Path) -> None:
+    file = root / "etc/needrestart/conf.d/qdist.conf"
+    judge = "our %nrconf; do $ARGV[0]; die $@ if $@; print grep { 'qdist-worker@1' =~ $_ } keys %{$nrconf{override_rc}}"
+    assert "qdist-worker@" in done("perl", "-we", judge, file)
+
+
 def test_every_program_and_file_has_a_page_and_every_program_completes(root: Path) -> None:
     pages = {path.name.removesuffix(".gz") for path in (root / "usr/share/man").rglob("*.gz")}
     assert pages == {path.stem for path in (TOP / "packaging/man").glob("*.scd")}

@@ -168,6 +168,11 @@ def test_a_unit_is_as_confined_as_it_claims(host: Host, unit: str) -> None:
     assert score(host, unit) <= SCORE[unit]
 
 
+def test_systemd_finds_nothing_wrong_with_the_units(host: Host) -> None:
+    told = host.run("sh", "-c", "systemd-analyze verify --man=no /lib/systemd/system/qdist* 2>&1", check=False)
+    assert (told.returncode, told.stdout) == (0, "")
+
+
 def test_with_the_strict_drop_in_the_master_has_no_network_and_serves(host: Host) -> None:
     page = host.read("/usr/share/doc/qdist/examples/strict.conf")
     for command in re.findall(r"^#   (\S.*)$", page, re.MULTILINE):
