@@ -67,7 +67,8 @@ class Host:
         self._leader = 0
         for folder in ("upper/etc", "work", "root"):
             (disk / folder).mkdir(parents=True)
-        for file, text in {"machine-id": uuid.uuid4().hex + "\n", "hostname": name + "\n", "hosts": hosts}.items():
+        own = {"machine-id": f"{uuid.uuid4().hex}\n", "hostname": f"{name}\n", "hosts": hosts, "resolv.conf": ""}
+        for file, text in own.items():
             (disk / "upper/etc" / file).write_text(text)
 
     # -- power
