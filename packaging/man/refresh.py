@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Writes into the man pages what the code knows: commands, options and settings, each with its default.
 
-packaging/man/refresh.py            write the parts that changed, and name their pages
-packaging/man/refresh.py --check    write nothing; exit code 1 where a part has changed
+    ; from the code: settings master        a part begins
+    ; end of the code                       it ends; everything around it is written by people
 
-; from the code: settings master        a part begins
-; end of the code                       it ends; everything around it is written by people
+`.venv/bin/python packaging/man/refresh.py` writes the parts that changed and names their pages. With --check it writes
+nothing, and the exit code is 1 where a part has changed.
 """
 
 import inspect
@@ -91,9 +91,9 @@ def paragraphs(command: click.Command) -> Iterator[str]:
 
 
 def options(command: click.Command) -> Iterator[str]:
-    """Every option of a command but --help, which is said once for all."""
+    """Every option of a command that is for people, but --help, which is said once for all."""
     for option in command.params:
-        if isinstance(option, click.Option):
+        if isinstance(option, click.Option) and not option.hidden:
             signs = ", ".join(f"*{plain(sign)}*" for sign in option.opts)
             value = metavar(option)
             text, _, default = (option.help or "").rstrip("].").partition(" [default: ")

@@ -27,6 +27,7 @@ LIB = Path("usr/local/lib")
 OTHERS = {
     ".sysusers": LIB / "sysusers.d/qdist.conf",
     ".tmpfiles": LIB / "tmpfiles.d/qdist.conf",
+    ".catalog": LIB / "systemd/catalog/qdist.catalog",
     ".conf": Path("usr/local/share/doc/qdist/examples/strict.conf"),
 }
 """Where files go that are no units, by their suffix."""
@@ -111,5 +112,6 @@ def _next(folder: Path, programs: Path) -> Iterator[str]:
     yield f"systemd-sysusers /{OTHERS['.sysusers']}"
     yield f"systemd-tmpfiles --create /{OTHERS['.tmpfiles']}"
     yield f"{programs}/qdist key /etc/qdist/keys/admin.key /etc/qdist/keys/work.key /etc/qdist/keys/submit.key"
+    yield "journalctl --update-catalog"
     yield "systemctl daemon-reload"
     yield "systemctl enable --now qdist-master qdist-worker@1"

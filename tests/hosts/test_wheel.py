@@ -45,6 +45,10 @@ def test_master_and_worker_run_a_task(host: Host) -> None:
         ]
 
 
+def test_the_journal_explains_what_it_says(host: Host) -> None:
+    assert "Subject: A qdist daemon serves" in host.sh("journalctl --catalog --no-pager --unit=qdist-master")
+
+
 def test_they_reload(host: Host) -> None:
     host.run("/opt/qdist/bin/qdist", "config", "set", "worker", "worker.processes", "1")
     host.systemctl("reload", "qdist-master", "qdist-worker@1")
