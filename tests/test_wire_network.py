@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from qdistd.address import Address
+from qdistd.config.settings import MasterLimits
 from qdistd.wire import network
 from qdistd.wire.network import AsyncioNetwork
 from tests.wired import HERE, run
@@ -67,6 +68,11 @@ def test_both_ends_find_out_a_peer_that_vanished() -> None:
             assert options(server) == WATCHED
 
     run(scenario)
+
+
+def test_whoever_says_nothing_but_heartbeats_finds_out_within_ten_seconds_too() -> None:
+    idle = network.KEEPALIVE_IDLE + network.KEEPALIVE_INTERVAL * network.KEEPALIVE_COUNT
+    assert max(idle, MasterLimits().heartbeat + network.USER_TIMEOUT / 1000) < 10.0
 
 
 def test_the_address_names_the_port_that_was_given() -> None:
