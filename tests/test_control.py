@@ -200,6 +200,8 @@ def test_fresh_keys_go_before_the_credentials_they_renew(tmp_path: Path) -> None
     renew(fresh_keys(["work.key", "submit.key"], place=place), place=place)
     assert read_key(credential, place=place) == b"b" * 32
     assert (runtime / "keys/work.key").stat().st_mode & 0o077 == 0
+    credential.write_text("c" * 32)  # systemd makes it anew when the service starts again
+    assert read_key(credential, place=place) == b"c" * 32
 
 
 def test_only_what_is_a_credential_of_the_service_is_taken(tmp_path: Path) -> None:

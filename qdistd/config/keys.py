@@ -5,9 +5,11 @@
 What is checked is what is read: nothing can be swapped in between. No message and no repr shows a byte of a key.
 
 A service that lives on systemd credentials has copies, and systemd 257 does not renew them on a reload (252 does). So
-root hands the files over when it reloads: `fresh_keys` there, `renew` here; from then on the renewed copies count.
+root hands the files over when it reloads: `fresh_keys` there, `renew` here; from then on the newer copies count. Those
+are in a folder that may outlive a restart, which gets new copies of systemd.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -118,8 +120,11 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _renewed(path: Path, place: Place) -> Path:
-    newer = place.renewed / path.name if place.renewed else path
-    return newer if newer.exists() else path
+    """The newer one of a credential and what was handed over since; the credential where nothing was."""
+    other = place.renewed / path.name if place.renewed else path
+    with contextlib.suppress(OSError):
+        return max(path, other, key=lambda copy: copy.lstat().st_mtime_ns)
+    return path
 
 
 def key_problems(configs: Iterable[Config], place: Place = HERE) -> list[str]:

@@ -41,10 +41,7 @@ class Place:
 
     @property
     def renewed(self) -> Path | None:
-        """The folder of credentials that were handed over since the start: they go before those of systemd.
-
-        It ends with the service, whose next start gets what the files hold by then.
-        """
+        """The folder of credentials that were handed over since the start, for a reload."""
         folder = self.environ.get(RUNTIME_VARIABLE, "").partition(":")[0]
         return Path(folder, "keys") if folder else None
 
