@@ -24,6 +24,10 @@ Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
 """Seconds since 1970, before the year 10000: what a calendar can show."""
 
 
+MOST_OUTPUT = 64 * 1024
+"""Bytes of what an attempt has printed that are kept with it: its end, where the reason of a failure stands."""
+
+
 class State(enum.IntEnum):
     """Where a task stands. `scheduled → ready → leased → succeeded | failed | cancelled | quarantined`."""
 
@@ -166,6 +170,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     rss: int = 0
     """Peak memory, KiB: of the child since its birth, or of the task where it ran in a cgroup of its own."""
     token: bytes = b""
+    output: bytes = b""
+    """The end of what the attempt has printed and logged, at most `MOST_OUTPUT` bytes."""
 
 
 class Claim(msgspec.Struct, array_like=True):
@@ -216,6 +222,7 @@ class AttemptView(msgspec.Struct, frozen=True):
     cpu: float = 0.0
     rss: int = 0
     failure: Failure | None = None
+    output: bytes = b""
 
 
 class TaskView(msgspec.Struct, frozen=True):

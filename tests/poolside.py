@@ -150,12 +150,14 @@ class Log(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
+        self.records: list[logging.LogRecord] = []
         self.bell: Callable[[], None] = lambda: None
         self.logger = logging.Logger("pool")
         self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
+        self.records.append(record)
         self.bell()
 
 

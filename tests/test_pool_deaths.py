@@ -247,15 +247,6 @@ async def test_a_result_that_is_too_large_is_refused_with_advice(side: Poolside)
     assert await side.run("give_bytes", 900) == b"x" * 900
 
 
-@at_the_pool()
-async def test_what_a_task_prints_goes_to_the_log_of_the_worker(
-    side: Poolside, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert await side.run("print_much", 10_000, "y") == 10_000
-    printed = capfd.readouterr().err
-    assert printed.count("y" * 1000 + "\n") == 10_000
-
-
 # -- what a child is, and leaves
 
 

@@ -22,6 +22,7 @@ from qdistd.broker.clock import SteadyClock
 from qdistd.broker.news import News
 from qdistd.broker.seats import Seat, Seats
 from qdistd.model import (
+    MOST_OUTPUT,
     Claim,
     Failure,
     Grant,
@@ -330,7 +331,8 @@ class Broker:
 
     def _ending(self, claim: Claim, settlement: Settlement) -> Ending:
         after = lifecycle.after(claim, settlement.outcome, self.settings.policy, self._now(), self._rng)
-        return Ending(claim, settlement.outcome, after, settlement.value, *_measured(settlement))
+        output = settlement.output[-MOST_OUTPUT:]
+        return Ending(claim, settlement.outcome, after, settlement.value, *_measured(settlement), output)
 
     def _end(self, endings: Sequence[Ending], worker: str = "") -> None:
         if self.store.end(endings, self._now()) != len(endings):

@@ -3,9 +3,10 @@
 import os
 import select
 import sys
+import threading
 from typing import NamedTuple
 
-from qdistd.child.frames import READ_SIZE, RESULT, TASK, TICKET, Care, Setup
+from qdistd.child.frames import READ_SIZE, READY, RESULT, TASK, TICKET, Care, Setup
 from qdistd.model import Outcome
 
 _CARES = tuple(Care)
@@ -30,6 +31,9 @@ class Conveyor:
         self._arrival.register(self._tickets, select.POLLIN)
         self._ahead = bytearray()
         self._at = 0
+        self._ticket = READY
+        """Of the task that runs, or ran last."""
+        self._turn = threading.RLock()  # threads of a task may talk all at once
 
     def take(self) -> Assignment | None:
         """The next task, as soon as there is one; None when the pool wants no more of us."""
@@ -37,6 +41,7 @@ class Conveyor:
         while ticket:
             assignment = self._next_task()
             if assignment.ticket == ticket:
+                self._ticket = ticket
                 return assignment
         return None
 
@@ -44,9 +49,17 @@ class Conveyor:
         self, ticket: int, outcome: Outcome, value: bytes, started: float, wall: float, cpu: float, rss: int
     ) -> None:
         """Write one result, at once."""
-        rest = memoryview(RESULT.pack(len(value), outcome, ticket, started, wall, cpu, rss) + value)
-        while rest:
-            rest = rest[os.write(self._results, rest) :]
+        self._write(RESULT.pack(len(value), outcome, ticket, started, wall, cpu, rss) + value)
+
+    def say(self, kind: int, level: int, text: bytes) -> None:
+        """Pass on what the present task says."""
+        self._write(RESULT.pack(len(text), kind, self._ticket, 0.0, 0.0, 0.0, level) + text)
+
+    def _write(self, frame: bytes) -> None:
+        rest = memoryview(frame)
+        with self._turn:
+            while rest:
+                rest = rest[os.write(self._results, rest) :]
 
     def _take_ticket(self) -> int:
         """The next ticket; 0 at the end. The pool may take it back while we wait, hence no blocking read."""

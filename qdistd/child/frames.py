@@ -17,6 +17,13 @@ TICKET = struct.Struct("=Q")
 RESULT = struct.Struct("=IBQdddQ")
 """Length of the value; `Outcome`; ticket; started (wall clock), wall and cpu in seconds; rss in KiB."""
 
+SAID, LOGGED = 255, 254
+"""Instead of an outcome: no result, but what the task has printed, lines whole or in part, or one record of `logging`.
+Where a result has its rss, these have a level of `logging`."""
+
+MOST_SAID = 32 * 1024
+"""Bytes of one such frame: a longer text comes in several, or ends there where it is a record."""
+
 READY = 0
 """The ticket of the first result, which says that the child stands. Its value is an encoded `Ready`."""
 

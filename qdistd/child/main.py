@@ -3,7 +3,6 @@
 import contextlib
 import faulthandler
 import fcntl
-import io
 import os
 import resource
 import signal
@@ -19,6 +18,7 @@ from qdistd.child.conveyor import Conveyor
 from qdistd.child.frames import READY, Ready, Setup
 from qdistd.child.runner import Runner
 from qdistd.child.scale import Scale
+from qdistd.child.voice import Voice
 from qdistd.model import Outcome
 
 WORTH_WEIGHING = 0.001
@@ -36,15 +36,16 @@ def main(text: str) -> None:
     _keep_to_ourselves(setup)
     _prepare_process(setup.memory)
     sys.path[:0] = setup.path
-    catalog = Catalog(setup.modules)
     conveyor = Conveyor(setup)
+    voice = Voice(conveyor)
+    catalog = Catalog(setup.modules)
     scale = Cell(setup.cell) if setup.cell else Scale()
     cpu = time.process_time() + scale.others()
     conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, cpu, 0)
-    _work(conveyor, Runner(catalog, setup.result), scale)
+    _work(conveyor, Runner(catalog, setup.result), scale, voice)
 
 
-def _work(conveyor: Conveyor, runner: Runner, scale: Scale) -> None:
+def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice) -> None:
     process = os.getpid()
     while task := conveyor.take():
         scale.begin(task.care)
@@ -52,6 +53,7 @@ def _work(conveyor: Conveyor, runner: Runner, scale: Scale) -> None:
         outcome, value = runner.run(task.name, task.payload)
         if os.getpid() != process:
             os._exit(0)  # the task has forked and its copy came back too: the original speaks for both
+        voice.end()
         wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
         if wall > WORTH_WEIGHING:
             cpu += scale.weigh()
@@ -78,8 +80,6 @@ def _prepare_process(memory: int) -> None:
     faulthandler.enable()  # a segmentation fault shows in the log where it was
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that lines of several children do not mix
     if memory:
         # Private writable memory: unlike RLIMIT_AS it leaves mapped files and reserved addresses alone.
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]

@@ -6,6 +6,7 @@ want ──> spawn ──ready──> stands(child)
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from qdistd.child.frames import Ready
@@ -42,11 +43,13 @@ class Nursery:
         self,
         loop: asyncio.AbstractEventLoop,
         ground: Ground | None,
+        log: logging.Logger,
         stands: Callable[[ChildProcess, PoolSettings, Ready], None],
         failed: Callable[[PoolSettings, str], None],
     ) -> None:
         self._loop = loop
         self._ground = ground
+        self._log = log
         self._stands = stands
         self._failed = failed
         self._births: dict[ChildProcess, Birth] = {}
@@ -111,7 +114,7 @@ class Nursery:
 
     def _start(self, settings: PoolSettings) -> None:
         try:
-            child = ChildProcess(spawn(settings, self._ground), settings, self._loop)
+            child = ChildProcess(spawn(settings, self._ground), settings, self._loop, self._log)
         except OSError as error:
             self.stumble(settings, f"no child can be started: {error}")
             return

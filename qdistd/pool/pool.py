@@ -77,7 +77,7 @@ class Pool:
         self._ground = ground
         self._loop = asyncio.get_running_loop()
         self._pace = Pace()
-        self._nursery = Nursery(self._loop, ground, self._stands, self._failed)
+        self._nursery = Nursery(self._loop, ground, log, self._stands, self._failed)
         self._children: list[ChildProcess] = []
         self._waiting: deque[Waiting] = deque()
         self._settled: list[Settlement] = []

@@ -8,6 +8,7 @@ Of all that was given and is not settled, the oldest is the one that runs: the h
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import struct
@@ -16,9 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from qdistd.call import encode_failure
-from qdistd.child.frames import READY, TICKET, Care, Ready, task_frame
+from qdistd.child.frames import LOGGED, READY, TICKET, Care, Ready, task_frame
 from qdistd.model import Grant, Outcome, Settlement
 from qdistd.pool.deaths import Death, Verdict, cancelled, crash, garbled, muted, overrun, reap, stopped
+from qdistd.pool.ear import Ear
 from qdistd.pool.inlet import Frame, Garbled, Inlet
 from qdistd.pool.outlet import Outlet
 from qdistd.pool.pace import AHEAD, ALONE, MOST
@@ -34,6 +36,12 @@ stuck in what an earlier task has left behind."""
 
 GRACE = 2.0
 """Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
+
+WORTH_HEARING = 0.001
+"""Seconds. A shorter task cannot have started a program, so what comes by descriptor can wait for its turn."""
+
+LAST_WORDS = 16
+"""Mouthfuls that are read of what a dead child has left in its pipe: what it escaped with may write for ever."""
 
 NEVER = float("inf")
 
@@ -59,7 +67,9 @@ class Burial(NamedTuple):
 class ChildProcess:
     """Nothing here waits. `now` is the time of the loop; all times are seconds."""
 
-    def __init__(self, spawned: Spawned, settings: PoolSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, spawned: Spawned, settings: PoolSettings, loop: asyncio.AbstractEventLoop, log: logging.Logger
+    ) -> None:
         self.pid = spawned.process.pid
         self.exited = spawned.exited
         self.results = spawned.results
@@ -77,6 +87,8 @@ class ChildProcess:
         self._tasks = Outlet(spawned.tasks, loop)
         self._tickets = Outlet(spawned.tickets, loop)
         self._inlet = Inlet(spawned.results, settings.result)
+        self._ear = Ear(spawned.voice, log, loop.time)
+        loop.add_reader(spawned.voice, self._listen)
         self._given: dict[int, Given] = {}
         self._last_ticket = READY
         self._frames: list[bytes] = []
@@ -157,6 +169,9 @@ class ChildProcess:
     def read_ready(self) -> Ready | None:
         """What the child has to say of itself, as soon as it stands. Garbled where that is something else."""
         for frame in self._inlet.read():
+            if frame[0] >= LOGGED:  # a module that talks while it is imported
+                self._settle(frame)
+                continue
             self._cpu = frame[-3]
             try:
                 return msgspec.json.decode(frame[-1], type=Ready)
@@ -169,7 +184,8 @@ class ChildProcess:
         ended: list[Ended] = []
         try:
             for frame in self._inlet.read():
-                ended.append(self._settle(frame))  # noqa: PERF401 - what came before nonsense has ended all the same
+                if end := self._settle(frame):
+                    ended.append(end)  # noqa: PERF401 - what came before nonsense has ended all the same
         except Garbled as error:
             for ticket, (grant, _) in self._given.items():
                 self._verdicts[ticket] = garbled(grant.name, str(error))
@@ -181,16 +197,38 @@ class ChildProcess:
             self.kill_at = min(self.kill_at, now + GRACE)
         return ended
 
-    def _settle(self, frame: Frame) -> Ended:
+    def _settle(self, frame: Frame) -> Ended | None:
+        """How a task has ended; None where it only says something."""
         outcome, ticket, started, wall, cpu, rss, value = frame
+        if outcome >= LOGGED:
+            self._ear.hear(ticket, self._grant(ticket), value, rss, outcome)
+            return None
         if ticket not in self._given or outcome >= len(_OUTCOMES):
             raise Garbled(f"a result of task {ticket}, which it does not have")
+        if wall > WORTH_HEARING:
+            self._listen()
         grant, cost = self._given.pop(ticket)
         self.load = self.load - cost if self._given else 0.0
         self.proven = True
         self._cpu += cpu
-        settlement = Settlement(grant.id, grant.attempt, _OUTCOMES[outcome], value, started, wall, cpu, rss)
+        said = self._ear.take(ticket, grant)
+        settlement = Settlement(
+            *(grant.id, grant.attempt, _OUTCOMES[outcome], value, started, wall, cpu, rss), output=said
+        )
         return grant.name, settlement
+
+    def _listen(self) -> bool:
+        """Hear what comes by descriptor; whether there may be more."""
+        data = self._ear.read()
+        if data:
+            head = self._head() if self._given else READY
+            self._ear.hear(head, self._grant(head), data)
+        elif data is not None:
+            self._loop.remove_reader(self._spawned.voice)
+        return bool(data)
+
+    def _grant(self, ticket: int) -> Grant | None:
+        return self._given[ticket][0] if ticket in self._given else None
 
     # --- what is due
 
@@ -288,6 +326,9 @@ class ChildProcess:
         """The child is dead: end what it left running, take back what it had, and let go of everything."""
         self.kill()
         ended = self._last_results()
+        for _ in range(LAST_WORDS):
+            if not self._listen():
+                break
         grants = self.recall()
         death = reap(self.pid, self.cell)
         self._spawned.process.returncode = death.status
@@ -299,7 +340,8 @@ class ChildProcess:
         ended: list[Ended] = []
         with contextlib.suppress(Garbled):
             for frame in self._inlet.read_all():
-                ended.append(self._settle(frame))  # noqa: PERF401 - as in `read`
+                if end := self._settle(frame):
+                    ended.append(end)  # noqa: PERF401 - as in `read`
         return ended
 
     def _victim(self, ticket: int, death: Death, now: float, wall: float) -> Ended:
@@ -312,6 +354,7 @@ class ChildProcess:
             wall=seconds,
             cpu=max(death.cpu - self._cpu, 0.0),
             rss=death.rss,
+            output=self._ear.take(ticket, grant),
         )
         return grant.name, settlement
 
@@ -323,6 +366,7 @@ class ChildProcess:
         return crash(name, death)
 
     def _close(self) -> None:
+        self._loop.remove_reader(self._spawned.voice)
         self._tasks.close()
         self._tickets.close()
         for descriptor in self._spawned.kept:

@@ -27,9 +27,6 @@ main(sys.argv[2])
 
 HOME = str(Path(__file__).parents[2])
 
-STDERR = 2
-"""What a task prints goes where the log of the worker goes."""
-
 OURS = ("QDIST_KEY", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
 """Variables, by their beginning, that are between the worker and its service manager."""
 
@@ -45,13 +42,15 @@ class Spawned(NamedTuple):
     tickets_back: int
     results: int
     life: int
+    voice: int
+    """What it, and what it has started, write to descriptors 1 and 2."""
     cell: Cell | None = None
     """Its cgroup."""
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The descriptors that are to be closed when the process is gone; `life` before then kills it."""
-        return self.exited, self.tickets_back, self.results, self.life
+        return self.exited, self.tickets_back, self.results, self.life, self.voice
 
 
 def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
@@ -61,7 +60,8 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
         tickets_end, tickets = _pipe(ours, ours)
         results, results_end = _pipe(ours, theirs)
         life_end, life = _pipe(theirs, ours)
-        for descriptor in (tasks, tickets, tickets_end, results):
+        voice, voice_end = _pipe(ours, theirs)
+        for descriptor in (tasks, tickets, tickets_end, results, voice):
             os.set_blocking(descriptor, False)
         cell = ground.cell(settings.memory) if ground else None
         if cell:
@@ -74,10 +74,10 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
             result=settings.result,
             cell=cell.folder if cell else "",
         )
-        process = _execute(setup, _through(cell.door) if cell else [])
+        process = _execute(setup, voice_end, _through(cell.door) if cell else [])
         exited = os.pidfd_open(process.pid)
         ours.pop_all()
-        return Spawned(process, exited, tasks, tickets, tickets_end, results, life, cell)
+        return Spawned(process, exited, tasks, tickets, tickets_end, results, life, voice, cell)
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
@@ -96,11 +96,12 @@ def _through(door: str) -> list[str]:
     return ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', door]
 
 
-def _execute(setup: Setup, first: list[str]) -> subprocess.Popen[bytes]:
+def _execute(setup: Setup, voice: int, first: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*first, sys.executable, "-P", "-c", BOOT, HOME, msgspec.json.encode(setup).decode()],
         stdin=subprocess.DEVNULL,
-        stdout=STDERR,
+        stdout=voice,
+        stderr=voice,
         pass_fds=(setup.tasks, setup.tickets, setup.results, setup.life),
         start_new_session=True,
         env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},

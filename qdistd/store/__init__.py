@@ -58,6 +58,7 @@ class Ending(msgspec.Struct, array_like=True):
     wall: float = 0.0
     cpu: float = 0.0
     rss: int = 0
+    output: bytes = b""
 
 
 class WorkerRow(msgspec.Struct, frozen=True):

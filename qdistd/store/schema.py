@@ -85,7 +85,12 @@ CREATE TABLE tally(
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS = (_FIRST,)
+_OUTPUT = """
+ALTER TABLE task ADD COLUMN output BLOB;  -- of the last attempt that ended; NULL where it has printed nothing
+ALTER TABLE attempt ADD COLUMN output BLOB;
+"""
+
+STEPS = (_FIRST, _OUTPUT)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:

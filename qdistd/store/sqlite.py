@@ -52,18 +52,18 @@ WHERE before < {LARGEST_LEASE})
 RETURNING priority, {_CLAIM}, payload, timeout, payload_check"""
 
 _END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?,
-started = ?, wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, mailbox = ?
+started = ?, wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, output = ?, mailbox = ?
 WHERE seq = ? AND attempt = ? AND state = 2"""
 
-_KEEP_ATTEMPT = """INSERT INTO attempt SELECT seq, attempt, ?, worker, ?, ?, ?, ?, ?, ? FROM task
+_KEEP_ATTEMPT = """INSERT INTO attempt SELECT seq, attempt, ?, worker, ?, ?, ?, ?, ?, ?, ? FROM task
 WHERE seq = ? AND attempt = ? AND state = 2"""
 
 _KEEP_LAST = """INSERT OR IGNORE INTO attempt SELECT seq, attempt, outcome, worker, coalesce(started, 0),
-coalesce(wall, 0), coalesce(cpu, 0), coalesce(rss, 0), coalesce(value, x''), finished
+coalesce(wall, 0), coalesce(cpu, 0), coalesce(rss, 0), coalesce(value, x''), finished, output
 FROM task WHERE seq = ? AND attempt > 0"""
 
 _FRESH = """UPDATE task SET state = 1, run_at = ?, cancel = 0, failures = 0, crashes = 0, losses = 0,
-finished = NULL, value = NULL, value_check = NULL, outcome = NULL WHERE seq = ?"""
+finished = NULL, value = NULL, value_check = NULL, outcome = NULL, output = NULL WHERE seq = ?"""
 
 
 class SqliteStore:
@@ -389,10 +389,11 @@ def _end_row(ending: Ending, now: float) -> tuple[object, ...]:
         ending.outcome if final else None,
         *(ending.started, ending.wall, ending.cpu, ending.rss),
         *((now, ending.value, crc32(ending.value, crc32(claim.id))) if final else (None, None, None)),
+        (ending.output or None) if final else None,
         *(claim.mailbox, claim.seq, claim.attempt),
     )
 
 
 def _attempt_row(ending: Ending, now: float) -> tuple[object, ...]:
     measured = (ending.outcome, ending.started, ending.wall, ending.cpu, ending.rss, ending.value)
-    return (*measured, now, ending.claim.seq, ending.claim.attempt)
+    return (*measured, now, ending.output or None, ending.claim.seq, ending.claim.attempt)

@@ -19,11 +19,11 @@ _SUMMARY = """task.id, task.name, task.queue, task.state, task.attempt, task.pri
 task.finished, task.retries, task.timeout, task.key, worker.name"""
 
 _ATTEMPTS = """SELECT attempt.number, attempt.outcome, worker.name, worker.host, attempt.started, attempt.wall,
-attempt.cpu, attempt.rss, attempt.value FROM task JOIN attempt USING(seq)
+attempt.cpu, attempt.rss, attempt.value, attempt.output FROM task JOIN attempt USING(seq)
 LEFT JOIN worker ON worker.number = attempt.worker WHERE task.id = ?1
 UNION ALL
-SELECT task.attempt, task.outcome, worker.name, worker.host, task.started, task.wall, task.cpu, task.rss, task.value
-FROM task LEFT JOIN worker ON worker.number = task.worker WHERE task.id = ?1 AND task.attempt > 0
+SELECT task.attempt, task.outcome, worker.name, worker.host, task.started, task.wall, task.cpu, task.rss, task.value,
+task.output FROM task LEFT JOIN worker ON worker.number = task.worker WHERE task.id = ?1 AND task.attempt > 0
 AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.seq = task.seq AND attempt.number = task.attempt)
 ORDER BY 1"""
 """Ended attempts, and the present or last one, which stands in the row of the task."""
@@ -103,11 +103,14 @@ def _attempt(
     cpu: float | None,
     rss: int | None,
     value: bytes | None,
+    output: bytes | None,
 ) -> AttemptView:
     word = "running" if outcome is None else Outcome(outcome).word
     measured = (started or 0.0, wall or 0.0, cpu or 0.0, rss or 0)
     failed = value if outcome not in (None, Outcome.SUCCEEDED) else None
-    return AttemptView(number, word, worker or "", host or "", *measured, _failure(failed) if failed else None)
+    return AttemptView(
+        number, word, worker or "", host or "", *measured, _failure(failed) if failed else None, output or b""
+    )
 
 
 def _failure(value: bytes) -> Failure:

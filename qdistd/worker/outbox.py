@@ -58,7 +58,7 @@ class Outbox:
             if size >= LARGEST_REPORT or len(batch) == LARGEST_BATCH:
                 break
             batch.append(settlement)
-            size += len(settlement.value)
+            size += len(settlement.value) + len(settlement.output)
         return batch
 
     def settle(self, batch: Iterable[Settlement], stale: Collection[bytes] = ()) -> None:

@@ -1,0 +1,113 @@
+"""What one child says, by task: line by line into the log, and the last of it kept for the attempt.
+
+frames of Python code  ──ticket──┐                    ┌──> the log: QDIST_TASK_ID=…, at most so many lines a second
+descriptors 1 and 2 ──the head───┴──> Ear ── lines ───┴──> the end of it, for the settlement
+"""
+
+import logging
+import os
+from collections.abc import Callable
+
+from qdistd.child.frames import LOGGED, READ_SIZE, READY
+from qdistd.model import MOST_OUTPUT, Grant, id_text
+
+LONGEST_LINE = 8 * 1024
+"""Bytes of a line in the log: a longer one becomes several."""
+
+BURST, LINES_A_SECOND = 1000.0, 100.0
+"""Lines of one attempt that the log takes at once, and from then on: a task that prints in an endless loop must not
+cost the host its journal, nor the worker its time. The attempt keeps the end of everything."""
+
+
+class Speech:
+    """What one attempt has said."""
+
+    def __init__(self, now: float) -> None:
+        self.end = bytearray()
+        """The last of it, with every line."""
+        self.part = b""
+        """The beginning of a line."""
+        self.dropped = 0
+        self._credit = BURST
+        self._at = now
+
+    def keep(self, data: bytes) -> None:
+        """Add to what is kept."""
+        self.end += data
+        if len(self.end) > 2 * MOST_OUTPUT:  # not at every line: that would move all of it each time
+            del self.end[:-MOST_OUTPUT]
+
+    def may(self, now: float) -> bool:
+        """Whether the log takes one more line."""
+        self._credit = min(self._credit + (now - self._at) * LINES_A_SECOND, BURST)
+        self._at = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+
+class Ear:
+    """`descriptor`: the end of the pipe for what does not come in frames. `now`: the time of the loop."""
+
+    def __init__(self, descriptor: int, log: logging.Logger, now: Callable[[], float]) -> None:
+        self._descriptor = descriptor
+        self._log = log
+        self._now = now
+        self._speeches: dict[int, Speech] = {}
+
+    def read(self) -> bytes | None:
+        """One mouthful of the pipe; empty at its end, None where there is nothing just now."""
+        try:
+            return os.read(self._descriptor, READ_SIZE)
+        except BlockingIOError:
+            return None
+
+    def hear(self, ticket: int, grant: Grant | None, data: bytes, level: int = logging.INFO, kind: int = 0) -> None:
+        """Take in what the task of this ticket says; no grant: the child itself says it, or what an old task left."""
+        key = ticket if grant else READY
+        speech = self._speeches.get(key) or self._speeches.setdefault(key, Speech(self._now()))
+        if kind == LOGGED:
+            speech.keep(data + b"\n")
+            speech.dropped += not self._tell(speech, grant, level, data)
+            return
+        speech.keep(data)
+        *lines, speech.part = (speech.part + data).split(b"\n")
+        for number, line in enumerate(lines):
+            if not self._tell(speech, grant, level, line):
+                speech.dropped += len(lines) - number
+                break
+        if len(speech.part) > LONGEST_LINE:
+            self._tell(speech, grant, level, speech.part)
+            speech.part = b""
+        if grant is None:
+            speech.end.clear()  # nobody will ask for it
+
+    def take(self, ticket: int, grant: Grant) -> bytes:
+        """The end of what a task has said, which has ended."""
+        speech = self._speeches.pop(ticket, None)
+        if speech is None:
+            return b""
+        if speech.part:
+            self._tell(speech, grant, logging.INFO, speech.part)
+        if speech.dropped:
+            self._log.warning(
+                "%d more lines of this task are not in the log, as there were too many (`qdist show` has the last)",
+                speech.dropped,
+                extra=_fields(grant),
+            )
+        return bytes(speech.end[-MOST_OUTPUT:])
+
+    def _tell(self, speech: Speech, grant: Grant | None, level: int, line: bytes) -> bool:
+        """Log a line; False where the log has had enough."""
+        if not speech.may(self._now()):
+            return False
+        for at in range(0, len(line), LONGEST_LINE):
+            text = line[at : at + LONGEST_LINE].decode(errors="backslashreplace")
+            self._log.log(max(level, logging.INFO), "%s", text, extra=_fields(grant) if grant else None)
+        return True
+
+
+def _fields(grant: Grant) -> dict[str, object]:
+    names = {"TASK_ID": id_text(grant.id), "TASK": grant.name, "QUEUE": grant.queue, "ATTEMPT": grant.attempt}
+    return {"qdist": names}
