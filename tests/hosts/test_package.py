@@ -154,6 +154,7 @@ def storm(lab: Lab, host: Host) -> Iterator[Callable[[], tuple[int, int]]]:
 def test_a_fresh_host_has_a_master_after_one_command(host: Host) -> None:
     assert host.show("qdist-master", "ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
     assert host.systemctl("is-enabled", "qdist-master", "qdist-workers.target").split() == ["enabled", "enabled"]
+    assert host.systemctl("is-active", "qdist-workers.target") == "active\n"
     assert host.systemctl("is-enabled", "qdist-master.socket", check=False) == "disabled\n"
     assert host.systemctl("list-units", "--plain", "--no-legend", "qdist-worker@*") == ""
 
@@ -224,6 +225,8 @@ def test_an_upgrade_under_load_loses_nothing_refuses_nobody_and_ends_no_task(
     workers = ("qdist-worker@1", "qdist-worker@b")
     pids, master = main_pids(b, *workers), main_pids(a, "qdist-master")
     edited = b.read("/etc/qdist/worker.toml")
+    b.systemctl("enable", "--now", "qdist-worker@idle")
+    b.systemctl("stop", "qdist-worker@idle")
     b.sh("mkfifo -m 666 /var/lib/qdist/worker/fifo")
     with client(a) as q, storm(together, a) as count:
         long = q.options(queue="b").submit("wait_for", "/var/lib/qdist/worker/fifo")
@@ -240,6 +243,7 @@ def test_an_upgrade_under_load_loses_nothing_refuses_nobody_and_ends_no_task(
     assert failed == 0
     assert main_pids(b, *workers) == pids and main_pids(a, "qdist-master") != master
     assert b.read("/etc/qdist/worker.toml") == edited
+    assert b.systemctl("is-active", "qdist-worker@idle", check=False) == "inactive\n", "who was stopped stays so"
     for each in (a, b):
         assert each.run("dpkg-query", "--show", "--showformat=${Version}", "qdist").stdout.endswith("+1")
 
