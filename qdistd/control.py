@@ -5,7 +5,7 @@
 
 One line of JSON each way, over a Unix socket that its owner alone may open; who asks is root or the daemon's own user,
 as the kernel says (SO_PEERCRED). A `Request` holds nothing but a plain socket: it can outlive an exec of its process,
-and the next image answers it (`Request.fileno`, then `Request(socket.socket(fileno=…))`).
+and the next image answers it (`Request.leave`, then `Request(socket.socket(fileno=…), keys)`).
 """
 
 import asyncio
@@ -59,9 +59,12 @@ class Request:
         """Fresh key files, by name; only root hands any over."""
         self._connection = connection
 
-    def fileno(self) -> int:
-        """The descriptor of the connection that waits, to be passed over an exec; -1: nobody waits."""
-        return self._connection.fileno() if self._connection else -1
+    def leave(self) -> tuple[int, dict[str, bytes]]:
+        """A descriptor of the connection that waits, for the next image of this program, and the keys.
+
+        -1: nobody waits.
+        """
+        return os.dup(self._connection.fileno()) if self._connection else -1, dict(self.keys)
 
     def tell(self, verdict: Verdict) -> None:
         """Answer, once. Who has gone away meanwhile is not missed."""

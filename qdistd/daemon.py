@@ -3,6 +3,7 @@
     run ── door ── lock the PID file ── (detach) ── log ── serve
                                                              │  start()    then READY=1
       SIGHUP, --reload ──note──>  reload(): the whole new file, or the old settings go on; who asked is told
+                                            where it takes new code, too: exec, see `succession`
       SIGTERM, SIGINT  ──note──>  stop(hurry=False): drain; a second one: stop(hurry=True)
       every moment     ─────────  WATCHDOG=1 STATUS=…, from the loop that must not hang, and only while hang() is empty
                                                              │  work() returns
@@ -19,9 +20,10 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -31,19 +33,9 @@ from qdistd.control import Control, Request, Verdict
 from qdistd.detach import Herald, PidFile, detach
 from qdistd.errors import ConfigError, Overloaded, QdistError, Refused, Unavailable
 from qdistd.events import Event, told
-from qdistd.systemd import notify, watchdog_seconds
-
-BEAT = 2.0
-"""Seconds between two STATUS lines: what `systemctl status` shows is no older than that."""
-
-BEATS_A_WATCHDOG = 3
-"""Beats in one period of the watchdog, so that one may be late."""
-
-EXTENSION = 10_000_000
-"""Microseconds from each beat of a drain to a SIGKILL, should TimeoutStopSec= be over: a drain that hangs ends soon."""
-
-AFTERWORDS = 15.0
-"""Seconds beyond its drain that a service may ask for: last reports, and children that need a SIGKILL."""
+from qdistd.pulse import Pulse
+from qdistd.succession import HEARD, Estate, Succession, block, unblock
+from qdistd.systemd import notify
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +61,20 @@ class Exit(enum.IntEnum):
 NOT_NOW = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 """Errors of the system that a later start may not meet again."""
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
-
 NOWHERE = Path(os.devnull)
 
 Note: TypeAlias = signal.Signals | Exception | Request
 
 Notes: TypeAlias = "asyncio.Queue[Note]"
+
+Bequeath: TypeAlias = Callable[[], Awaitable[tuple[bytes, list[int]]]]
+"""Lets go of everything, and returns what the next image takes over: a state, and the descriptors that stay open.
+
+Refused where that cannot be, with all as it was. Nothing may be awaited after it has returned.
+"""
+
+TURNS = 3
+"""Of the loop, in which a signal that has already come gets to the notes."""
 
 
 class Service(Protocol):
@@ -87,10 +86,11 @@ class Service(Protocol):
     async def work(self) -> None:
         """Return when it has ended, by itself or after `stop`."""
 
-    async def reload(self, request: Request, /) -> None:
+    async def reload(self, request: Request, /) -> Bequeath | None:
         """Apply the configuration file whole, or raise Refused or OSError with nothing changed.
 
-        `request.keys` are the key files as they are now, where the service runs on copies of them.
+        `request.keys` are the key files as they are now, where the service runs on copies of them. What is returned
+        means that all is well, and that a fresh image of the program is to go on with it.
         """
 
     def stop(self, hurry: bool, /) -> float:
@@ -106,6 +106,9 @@ class Service(Protocol):
         """One line for `systemctl status`."""
 
 
+Build: TypeAlias = Callable[[bytes], Service]
+
+
 class Options(NamedTuple):
     """What the command line says about the way to run."""
 
@@ -119,23 +122,44 @@ class Options(NamedTuple):
     """The least important records that are logged. DEBUG also shows tracebacks to a person at a terminal."""
 
 
-def run(options: Options, build: Callable[[], Service]) -> Exit:
-    """Run a service to its end. `build` is called in the process that stays, with the log in place."""
-    pidfile = PidFile(options.pidfile)
+def run(options: Options, build: Build) -> Exit:
+    """Run a service to its end. `build` is called in the process that stays, with the log in place.
+
+    It is given the state that an earlier image of the program has left, else nothing.
+    """
+    succession = Succession(os.environ, Path.cwd())
+    estate = succession.estate
+    pidfile = PidFile(options.pidfile, *(estate.lock if estate else ()))
     try:
         pidfile.take()
-        herald = detach(pidfile.fds, options.log or NOWHERE) if options.detach else Herald()
+        herald = _leave_foreground(options, pidfile, heir=estate is not None)
     except (Unavailable, OSError) as problem:
         sys.stderr.write(f"{options.program}: {problem}\n")
         return _code_of(problem)
     pidfile.write()
     faulthandler.enable()  # a watchdog ends us with SIGABRT: the stacks of all threads then name the hang
-    file = options.log if options.detach else None
-    with logs.relayed(options.program, os.environ, level=options.level, file=file):
-        code, sentence = _door(options, lambda: asyncio.run(_serve(build, options.control, herald)))
+    succession.lock = pidfile.fds
+    code, sentence = _live(options, build, herald, succession)
     pidfile.drop()
     herald.tell(code, f"{options.program}: {sentence}")
     return code
+
+
+def _leave_foreground(options: Options, pidfile: PidFile, *, heir: bool) -> Herald:
+    """Go into the background where that is wanted. Who is heir to a daemon is there already."""
+    if heir and options.detach:
+        os.chdir("/")
+    return detach(pidfile.fds, options.log or NOWHERE) if options.detach and not heir else Herald()
+
+
+def _live(options: Options, build: Build, herald: Herald, succession: Succession) -> tuple[Exit, str]:
+    """Serve to the end; once more after an exec that failed. The exit code and the sentence."""
+    file = options.log if options.detach else None
+    while True:
+        with logs.relayed(options.program, os.environ, level=options.level, file=file) as succession.flush:
+            ended = _door(options, lambda: asyncio.run(_serve(build, options.control, herald, succession)))
+        if succession.estate is None:
+            return ended
 
 
 def _door(options: Options, body: Callable[[], None]) -> tuple[Exit, str]:
@@ -163,30 +187,35 @@ def _code_of(problem: QdistError | OSError) -> Exit:
     return Exit.FAILED
 
 
-async def _serve(build: Callable[[], Service], control: Path | None, herald: Herald) -> None:
-    """Build and start the service, say that it is ready, and obey signals until it has ended."""
+async def _serve(build: Build, control: Path | None, herald: Herald, succession: Succession) -> None:
+    """Build and start the service, say that it is ready, and obey signals until it has ended, or goes on elsewhere."""
     loop = asyncio.get_running_loop()
     notes: Notes = asyncio.Queue()
     loop.set_exception_handler(partial(_note_bug, notes))
-    for number in (*STOPS, signal.SIGHUP):
+    for number in HEARD:
         loop.add_signal_handler(number, notes.put_nowait, number)
+    unblock()
     door = Control(control, notes.put_nowait) if control else None
+    estate = succession.take()
     try:
-        service = await _start(build(), notes)
-        if service is None:
+        service = build(estate.state if estate else b"")
+        pulse = Pulse(service)
+        if not await (_start_over(service, pulse) if estate else _start(service, notes)):
             return
         if door is not None:
             await door.open()
     except OSError as problem:
         kind = Unavailable if problem.errno in NOT_NOW else Refused
         raise kind(f"cannot start: {problem}") from problem
-    notify(READY=1, STATUS=service.status())
-    log.info("ready: %s", service.status(), extra=told(Event.SERVICE_READY))
-    herald.tell(Exit.OK)
-    pulse = Pulse(service)
-    pulse.beat()
+    if estate:
+        _settle(estate, notes, pulse)
+    else:
+        notify(READY=1, STATUS=service.status())
+        log.info("ready: %s", service.status(), extra=told(Event.SERVICE_READY))
+        herald.tell(Exit.OK)
+        pulse.beat()
     try:
-        await _obey(service, notes, pulse)
+        await _obey(service, notes, pulse, succession)
     finally:
         pulse.stop()
         if door is not None:
@@ -205,8 +234,8 @@ def _note_bug(notes: Notes, loop: asyncio.AbstractEventLoop, context: dict[str, 
         loop.default_exception_handler(context)
 
 
-async def _start(service: Service, notes: Notes) -> Service | None:
-    """The service when it serves, or None where a signal to stop came first."""
+async def _start(service: Service, notes: Notes) -> bool:
+    """True when it serves, False where a signal to stop came first."""
     starting = asyncio.ensure_future(service.start())
     while note := await _next(starting, notes):
         if isinstance(note, Exception):
@@ -216,12 +245,27 @@ async def _start(service: Service, notes: Notes) -> Service | None:
         log.info("%s while starting: giving up", note.name)
         starting.cancel()
         await asyncio.wait({starting})
-        return None
+        return False
     await starting
-    return service
+    return True
 
 
-async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
+async def _start_over(service: Service, pulse: Pulse) -> bool:
+    """Start as an heir: the manager watches us already, and signals wait, so that what was inherited is drained."""
+    pulse.beat()
+    await service.start()
+    return True
+
+
+def _settle(estate: Estate, notes: Notes, pulse: Pulse) -> None:
+    """Answer the reload that made us what we are; what was asked after it comes next."""
+    first, *later = [Request(socket.socket(fileno=fd) if fd >= 0 else None, keys) for fd, keys in estate.requests]
+    for request in later:
+        notes.put_nowait(request)
+    _conclude(pulse, first, estate.problem)
+
+
+async def _obey(service: Service, notes: Notes, pulse: Pulse, succession: Succession) -> None:
     working = asyncio.ensure_future(service.work())
     while note := await _next(working, notes):
         if isinstance(note, Exception):
@@ -229,7 +273,8 @@ async def _obey(service: Service, notes: Notes, pulse: "Pulse") -> None:
         if note is signal.SIGHUP:
             note = Request()
         if isinstance(note, Request):
-            await _reload(service, pulse, note)
+            if await _reload(service, pulse, note, notes, succession):
+                return
             continue
         hurry = pulse.stopping
         words = "stopping at once" if hurry else "stopping; a second signal hurries"
@@ -249,66 +294,55 @@ async def _next(work: "asyncio.Future[None]", notes: Notes) -> Note | None:
     return None
 
 
-async def _reload(service: Service, pulse: "Pulse", request: Request) -> None:
-    """One reload after the other: what is asked meanwhile waits. Who asked is answered once all is in force."""
+async def _reload(service: Service, pulse: Pulse, request: Request, notes: Notes, succession: Succession) -> bool:
+    """One reload after the other: what is asked meanwhile waits. Who asked is answered once all is in force.
+
+    True: a fresh image was to go on, and could not be executed.
+    """
     notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
     try:
-        await service.reload(request)
+        bequeath = await service.reload(request)
+        if bequeath:
+            if pulse.stopping:
+                raise Refused("it is about to stop")
+            await succession.ask()
+            succession.go(await _estate(bequeath, request, notes))
+            return True
     except (Refused, OSError) as problem:
-        pulse.remark = f"; reload refused: {problem}"
-        log.error("reload refused, the old settings go on: %s", problem, extra=told(Event.RELOAD_REFUSED))
-        verdict = Verdict(False, str(problem))
+        _conclude(pulse, request, str(problem))
     else:
-        pulse.remark = ""
-        log.info("reloaded", extra=told(Event.RELOADED))
-        verdict = Verdict(True)
-    notify(READY=1, STATUS=pulse.status())
-    request.tell(verdict)
+        _conclude(pulse, request)
+    return False
 
 
-class Pulse:
-    """Says WATCHDOG=1 and STATUS from the event loop, and while stopping asks for more time.
-
-    A service that makes no progress is not spoken for: after WatchdogSec= systemd ends it, and starts it anew.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.stopping = False
-        self.remark = ""
-        self._hang = ""
-        self._until = 0.0
-        self._service = service
-        watchdog = watchdog_seconds(os.environ)
-        self._seconds = min(BEAT, watchdog / BEATS_A_WATCHDOG) if watchdog else BEAT
-        self._timer: asyncio.TimerHandle | None = None
-
-    def beat(self) -> None:
-        """Beat once, and again in a moment. Said without waiting: a busy manager gets the next one."""
-        loop = asyncio.get_running_loop()
-        self._look()
-        if self._hang:
-            notify(patience=0, STATUS=self.status())
+async def _estate(bequeath: Bequeath, request: Request, notes: Notes) -> Estate:
+    """All that the next image takes over, with what was noted here and not yet done."""
+    block()
+    try:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        state, descriptors = await bequeath()
+    except Refused:
+        unblock()
+        raise
+    requests = [request]
+    while not notes.empty():
+        note = notes.get_nowait()
+        if isinstance(note, Exception):
+            raise note
+        if isinstance(note, Request):
+            requests.append(note)
         else:
-            notify(patience=0, WATCHDOG=1, STATUS=self.status())
-        if loop.time() < self._until:
-            notify(patience=0, EXTEND_TIMEOUT_USEC=EXTENSION)
-        self._timer = loop.call_later(self._seconds, self.beat)
+            os.kill(os.getpid(), note)  # as it is blocked, the next image gets it
+    return Estate(state, descriptors, [request.leave() for request in requests])
 
-    def allow(self, seconds: float) -> None:
-        """The service is stopping, and may take so many seconds for it."""
-        self.stopping = True
-        self._until = asyncio.get_running_loop().time() + seconds + AFTERWORDS
 
-    def status(self) -> str:
-        """What the service says, and what a person should know beside it."""
-        return self._service.status() + self.remark + (f"; no progress: {self._hang}" if self._hang else "")
-
-    def _look(self) -> None:
-        before, self._hang = self._hang, self._service.hang()
-        if self._hang and self._hang != before:
-            log.error("no progress: %s; without any the watchdog ends this process", self._hang)
-
-    def stop(self) -> None:
-        """Beat no more."""
-        if self._timer:
-            self._timer.cancel()
+def _conclude(pulse: Pulse, request: Request, problem: str = "") -> None:
+    """Say how a reload went."""
+    if problem:
+        log.error("reload refused, the old settings go on: %s", problem, extra=told(Event.RELOAD_REFUSED))
+    else:
+        log.info("reloaded", extra=told(Event.RELOADED))
+    pulse.remark = f"; reload refused: {problem}" if problem else ""
+    notify(READY=1, STATUS=pulse.status())
+    request.tell(Verdict(not problem, problem))

@@ -26,11 +26,14 @@ END = b"\0"
 
 
 class PidFile:
-    """A locked file with the number of the process that runs. `path` None: no file, no lock."""
+    """A locked file with the number of the process that runs. `path` None: no file, no lock.
 
-    def __init__(self, path: Path | None) -> None:
+    `fd`: the lock, where an earlier image of this process has taken it.
+    """
+
+    def __init__(self, path: Path | None, fd: int = -1) -> None:
         self._path = path
-        self._fd = -1
+        self._fd = fd
 
     @property
     def fds(self) -> list[int]:

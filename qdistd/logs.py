@@ -12,7 +12,7 @@ import logging.handlers
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -89,14 +89,17 @@ class Relay(logging.handlers.QueueHandler):
 @contextlib.contextmanager
 def relayed(
     program: str, environ: Mapping[str, str], *, level: int = logging.INFO, file: Path | None = None
-) -> Iterator[None]:
-    """Meanwhile all log records of this process go to `file`, or else to the journal or stderr."""
+) -> Iterator[Callable[[], None]]:
+    """Meanwhile all log records of this process go to `file`, or else to the journal or stderr.
+
+    What it gives writes the last of them, for a process that does not come to the end of this.
+    """
     relay = Relay(_target(program, environ, file))
     root = logging.getLogger()
     root.addHandler(relay)
     root.setLevel(level)
     try:
-        yield
+        yield relay.close
     finally:
         root.removeHandler(relay)
         relay.close()

@@ -62,7 +62,7 @@ def main(mood: str, *settings: str) -> int:
     paths = {key: Path(value) for key, _, value in (setting.partition("=") for setting in settings)}
     detach = "log" in paths
     options = Options("probe", detach, paths.get("pidfile"), paths.get("log"), paths.get("control"))
-    return run(options, lambda: Probe(mood))
+    return run(options, lambda _: Probe(mood))
 
 
 if __name__ == "__main__":

@@ -292,8 +292,9 @@ def born() -> Iterator[Spawned]:
         yield child
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.process.pid, signal.SIGKILL)
-        child.process.wait()
+            os.killpg(child.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child.pid, 0)
         for descriptor in (child.tasks, child.tickets, *child.kept):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -318,19 +319,19 @@ def test_when_the_worker_is_gone_a_busy_child_and_all_it_has_started_go_too(tmp_
         _wait(child.exited)
         _wait(grandchild)
         os.close(grandchild)
-        assert child.process.wait() == -signal.SIGKILL
+        assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == -signal.SIGKILL
 
 
 def test_an_idle_child_ends_by_itself_when_there_are_no_more_tickets() -> None:
     with born() as child:
         os.close(child.tickets)
         _wait(child.exited)
-        assert child.process.wait() == 0
+        assert os.waitpid(child.pid, 0)[1] == 0
 
 
 def test_a_child_goes_by_its_name_and_dies_before_the_worker_when_memory_runs_out() -> None:
     with born() as child:
-        process = Path(f"/proc/{child.process.pid}")
+        process = Path(f"/proc/{child.pid}")
         assert (process / "comm").read_text() == "qdist-child\n"
         assert int((process / "oom_score_adj").read_text()) >= 500
 

@@ -4,7 +4,7 @@ import os
 import signal
 from typing import NamedTuple
 
-from qdistd.model import Failure, Outcome
+from qdistd.model import Failure, Grant, Outcome, Settlement
 from qdistd.pool.cgroups import Cell, Remains
 
 
@@ -46,6 +46,18 @@ class Verdict(NamedTuple):
 
     outcome: Outcome
     failure: Failure
+
+
+Ended = tuple[str, Settlement]
+"""The name of a task, and how it ended."""
+
+
+class Burial(NamedTuple):
+    """What a dead child leaves: the tasks that ended, the last of them with it, and those that it had not begun."""
+
+    death: Death
+    ended: list[Ended]
+    grants: list[Grant]
 
 
 _HINTS: dict[int, str] = {

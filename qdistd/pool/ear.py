@@ -4,6 +4,7 @@ frames of Python code  ──ticket──┐                    ┌──> the l
 descriptors 1 and 2 ──the head───┴──> Ear ── lines ───┴──> the end of it, for the settlement
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -17,6 +18,13 @@ LONGEST_LINE = 8 * 1024
 BURST, LINES_A_SECOND = 1000.0, 100.0
 """Lines of one attempt that the log takes at once, and from then on: a task that prints in an endless loop must not
 cost the host its journal, nor the worker its time. The attempt keeps the end of everything."""
+
+
+WORTH_HEARING = 0.001
+"""Seconds. A shorter task cannot have started a program, so what comes by descriptor can wait for its turn."""
+
+LAST_WORDS = 16
+"""Mouthfuls that are read of what a dead child has left in its pipe: what it escaped with may write for ever."""
 
 
 class Speech:
@@ -48,20 +56,54 @@ class Speech:
 
 
 class Ear:
-    """`descriptor`: the end of the pipe for what does not come in frames. `now`: the time of the loop."""
+    """`descriptor`: our end of the pipe for what does not come in frames, and `speaker` knows who says that."""
 
-    def __init__(self, descriptor: int, log: logging.Logger, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        log: logging.Logger,
+        loop: asyncio.AbstractEventLoop,
+        speaker: Callable[[], tuple[int, Grant | None]],
+    ) -> None:
         self._descriptor = descriptor
         self._log = log
-        self._now = now
+        self._loop = loop
+        self._speaker = speaker
+        self._now = loop.time
         self._speeches: dict[int, Speech] = {}
+        loop.add_reader(descriptor, self.listen)
 
-    def read(self) -> bytes | None:
-        """One mouthful of the pipe; empty at its end, None where there is nothing just now."""
+    def bequeath(self) -> dict[int, tuple[bytes, bytes, int]]:
+        """What was said so far, for the next image of this program."""
+        return {ticket: (bytes(speech.end), speech.part, speech.dropped) for ticket, speech in self._speeches.items()}
+
+    def inherit(self, said: dict[int, tuple[bytes, bytes, int]]) -> None:
+        """Go on from there."""
+        for ticket, (end, part, dropped) in said.items():
+            speech = self._speeches[ticket] = Speech(self._now())
+            speech.end, speech.part, speech.dropped = bytearray(end), part, dropped
+
+    def listen(self) -> bool:
+        """Hear one mouthful of what comes by descriptor; whether there may be more."""
         try:
-            return os.read(self._descriptor, READ_SIZE)
+            data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
-            return None
+            return False
+        if data:
+            self.hear(*self._speaker(), data)
+        else:
+            self.close()
+        return bool(data)
+
+    def hear_out(self) -> None:
+        """Hear what a dead child has left."""
+        for _ in range(LAST_WORDS):
+            if not self.listen():
+                break
+
+    def close(self) -> None:
+        """Listen no more. May be said twice."""
+        self._loop.remove_reader(self._descriptor)
 
     def hear(self, ticket: int, grant: Grant | None, data: bytes, level: int = logging.INFO, kind: int = 0) -> None:
         """Take in what the task of this ticket says; no grant: the child itself says it, or what an old task left."""

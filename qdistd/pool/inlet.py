@@ -21,14 +21,19 @@ class Garbled(Exception):
 
 
 class Inlet:
-    """`limit`: bytes of a result; 0: any."""
+    """`limit`: bytes of a result; 0: any. `unread`: what came before, with a result that is not complete."""
 
-    def __init__(self, descriptor: int, limit: int) -> None:
+    def __init__(self, descriptor: int, limit: int, unread: bytes = b"") -> None:
         self.ended = False
         """Whether the writer has closed its end."""
         self._descriptor = descriptor
         self._limit = limit + SLACK if limit else MOST_BYTES
-        self._unread = bytearray()
+        self._unread = bytearray(unread)
+
+    @property
+    def unread(self) -> bytes:
+        """What came of a result that is not complete."""
+        return bytes(self._unread)
 
     def read(self) -> Iterator[Frame]:
         """The results that are complete after one mouthful. Garbled, after the good ones, where they make no sense."""

@@ -85,6 +85,7 @@ class Nursery:
         if self._births:
             self._empty = self._loop.create_future()
             await self._empty
+            self._empty = None
 
     def _dismiss(self) -> None:
         """End all that are on their way, and forget past failures."""
@@ -153,7 +154,7 @@ class Nursery:
         if not birth.dismissed:
             reason = birth.fault or f"a child {death.words} while it imported its modules"
             self.stumble(birth.settings, reason)
-        if self._empty and not self._births:
+        if self._empty and not self._empty.done() and not self._births:
             self._empty.set_result(None)
 
     def _leave(self, child: ChildProcess) -> Birth:

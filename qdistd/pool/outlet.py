@@ -5,13 +5,18 @@ import os
 
 
 class Outlet:
-    """Keeps what the pipe does not take yet, and writes it as soon as there is room. Owns `descriptor`."""
+    """Keeps what the pipe does not take yet, and writes it as soon as there is room. Owns `descriptor`.
 
-    def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop) -> None:
+    `unsent`: what another one has left (`bequeath`).
+    """
+
+    def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop, unsent: bytes | None = b"") -> None:
         self._descriptor = descriptor
         self._loop = loop
         self._unsent = bytearray()
-        self._closed = False
+        self._closed = unsent is None
+        if unsent:
+            self.write(unsent)
 
     def write(self, data: bytes) -> None:
         """Send `data` after all that was written before."""
@@ -31,6 +36,10 @@ class Outlet:
         unsent, self._unsent = bytes(self._unsent), bytearray()
         self._loop.remove_writer(self._descriptor)
         return unsent
+
+    def bequeath(self) -> bytes | None:
+        """What is left to write for who goes on with this pipe; None: it is closed."""
+        return None if self._closed else self.retract()
 
     def close(self) -> None:
         """The reader finds the end. May be said twice."""

@@ -13,23 +13,20 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from qdistd.call import encode_failure
 from qdistd.child.frames import Ready
-from qdistd.errors import ConfigError
-from qdistd.events import Event, told
-from qdistd.model import Grant, Held, Outcome, Settlement, id_text
+from qdistd.errors import ConfigError, Refused
+from qdistd.model import Grant, Held, Outcome, Settlement
 from qdistd.pool.cgroups import Ground
-from qdistd.pool.complaints import complain
-from qdistd.pool.deaths import Verdict, cancelled, stopped
-from qdistd.pool.nursery import Nursery, faults_of
-from qdistd.pool.pace import ALONE, Pace
-from qdistd.pool.process import GRACE, LONG, NEVER, Burial, ChildProcess, Ended
+from qdistd.pool.chronicle import Chronicle
+from qdistd.pool.dealing import Waiting, deal
+from qdistd.pool.deaths import Ended, Verdict, cancelled, stopped
+from qdistd.pool.handover import PoolEstate
+from qdistd.pool.nursery import Nursery
+from qdistd.pool.pace import Pace
+from qdistd.pool.process import GRACE, LONG, NEVER, ChildProcess
 from qdistd.pool.settings import PoolSettings
-
-PORTION = 0.001
-"""Seconds of work that a child is given before the next is looked at: keeps them level, and is cheap."""
 
 CROWD = 16
 BREATH = 0.001
@@ -42,19 +39,13 @@ STUBBORN = 5.0
 """Seconds that `close` waits for children that even SIGKILL does not end, as the kernel does not let go of them."""
 
 
-class Waiting(NamedTuple):
-    """A task without a child, and since when."""
-
-    grant: Grant
-    since: float
-
-
 class Pool:
     """`processes` children that run tasks.
 
     `done` is told how each task ended, exactly once for each that was given and not recalled. `room` is called when
     `room()` has grown by enough to ask for more. Both are called from the event loop, and may call back. `ground`:
-    where every child gets a cgroup of its own.
+    where every child gets a cgroup of its own. `estate`: what the pool of an earlier image of this program has left;
+    its children do what they have taken, and go.
     """
 
     def __init__(
@@ -66,6 +57,7 @@ class Pool:
         room: Callable[[], None],
         log: logging.Logger,
         ground: Ground | None = None,
+        estate: PoolEstate | None = None,
     ) -> None:
         self._settings = settings
         self._next: PoolSettings | None = None
@@ -74,6 +66,7 @@ class Pool:
         self._done = done
         self._room = room
         self._log = log
+        self._chronicle = Chronicle(log)
         self._ground = ground
         self._loop = asyncio.get_running_loop()
         self._pace = Pace()
@@ -86,15 +79,23 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        self._calm = False
+        """Whether no child is to be started, as others will go on with this."""
+        self._rehearsal: asyncio.Future[Refused | None] | None = None
+        """Whether the settings that are being tried are good, where that alone is the question."""
+        self._inherited = estate is not None
         self._passing = asyncio.Event()
         """Set by each death of a child that stood."""
-        self._mentioned = Ready({})
-        """What the last child could not import, so that it is logged once and not for each child."""
+        if estate:
+            self._inherit(estate)
 
     # --- what a worker does with it
 
     async def start(self) -> None:
-        """Return when all children stand. ConfigError where one cannot: then nothing is left running."""
+        """Return when all children stand. ConfigError where one cannot: then nothing is left running.
+
+        With an estate that is logged: what was inherited runs on, and others are tried.
+        """
         if self._ground:
             self._ground.sweep(self._loop, [child.cell.folder for child in self._children if child.cell])
         self._populate()
@@ -162,6 +163,34 @@ class Pool:
         self._next = settings
         self._populate()
 
+    async def rehearse(self, settings: PoolSettings) -> None:
+        """Return once a child of this kind has stood, and went again. Refused: none can, and why."""
+        self._next, self._rehearsal = settings, self._loop.create_future()
+        self._populate()
+        if problem := await self._rehearsal:
+            raise problem
+
+    async def calm(self) -> None:
+        """End the children that do not stand yet: who inherits starts its own. Refused where one does not die."""
+        self._calm = True
+        try:
+            async with asyncio.timeout(STUBBORN):
+                await self._nursery.close()
+        except TimeoutError:
+            self._calm = False
+            self._populate()
+            raise Refused("a child that was about to start does not die: the kernel does not let go of it") from None
+
+    def bequeath(self) -> PoolEstate:
+        """Write down all there is, and let go of it: nothing happens here any more. `calm` comes before."""
+        if self._timer:
+            self._timer.cancel()
+        children, self._children = self._children, []
+        for child in children:
+            self._loop.remove_reader(child.results)
+            self._loop.remove_reader(child.exited)
+        return PoolEstate([child.bequeath() for child in children], [(*waiting,) for waiting in self._waiting])
+
     async def close(self) -> None:
         """End all children: SIGTERM, then SIGKILL after `GRACE`. What they ran is settled as released."""
         self._closing = True
@@ -185,39 +214,72 @@ class Pool:
             self._passing.clear()
             await self._passing.wait()
 
+    def _inherit(self, estate: PoolEstate) -> None:
+        self._waiting.extend(Waiting(*waiting) for waiting in estate.waiting)
+        for left in estate.children:
+            child = ChildProcess.inherited(left, self._ground, self._loop, self._log)
+            self._watch(child)
+            self._retire(child)
+
     # --- what happens
 
     def _stands(self, child: ChildProcess, settings: PoolSettings, ready: Ready) -> None:
-        if settings is self._next:
+        if settings is self._next and self._rehearsal:
+            self._retire(child)
+            self._conclude(None)
+        elif settings is self._next:
             self._adopt(settings)
-        self._mention(ready)
-        self._children.append(child)
-        self._loop.add_reader(child.results, self._readable, child)
-        self._loop.add_reader(child.exited, self._died, child)
-        self._populate()
-        if len(self._children) >= self._settings.processes and not self._started.done():
+        self._chronicle.stands(ready)
+        self._watch(child)
+        if not self._started.done() and self._staffed():
             self._started.set_result(None)
+        self._populate()
         self._after()
+
+    def _watch(self, child: ChildProcess) -> None:
+        self._children.append(child)
+        if not child.ended:
+            self._loop.add_reader(child.results, self._readable, child)
+        self._loop.add_reader(child.exited, self._died, child)
+
+    def _staffed(self) -> bool:
+        """Whether there are as many children as there should be. One that has to end something takes a place."""
+        fresh = sum(child.open for child in self._children)
+        busy = sum(not child.open and child.count > 0 for child in self._children)
+        return fresh > 0 and fresh + busy >= self._settings.processes
+
+    def _retire(self, child: ChildProcess) -> None:
+        self._put_back(child.retire(self._loop.time()))
+        self._arm(child.due())
+
+    def _conclude(self, error: Refused | None) -> None:
+        """The rehearsal is over."""
+        rehearsal, self._rehearsal, self._next = self._rehearsal, None, None
+        if rehearsal and not rehearsal.done():
+            rehearsal.set_result(error)
 
     def _adopt(self, settings: PoolSettings) -> None:
         """The settings have proven good: the children of the old ones do what they have taken, and go."""
         self._settings, self._next = settings, None
         self._pace = Pace()
-        now = self._loop.time()
         for child in self._children:
-            self._put_back(child.retire(now))
-            self._arm(child.due())
+            self._retire(child)
 
     def _failed(self, settings: PoolSettings, reason: str) -> None:
-        if not self._started.done():
-            modules = ", ".join(settings.modules)
-            self._started.set_exception(ConfigError(f"[worker] tasks = {modules}: {reason}"))
+        problem = ConfigError(f"[worker] tasks = {', '.join(settings.modules)}: {reason}")
+        if not self._started.done() and not self._inherited:
+            self._started.set_exception(problem)
+        elif settings is self._next and self._rehearsal:
+            self._conclude(problem)
+            self._populate()
         elif settings is self._next:
             self._log.error("the old settings of the pool stay, as the new ones are of no use: %s", reason)
             self._next = None
             self._populate()
         else:
             self._log.error("%s; another will be tried", reason)
+            if not self._started.done():
+                self._started.set_result(None)
 
     def _readable(self, child: ChildProcess) -> None:
         self._collect(child)
@@ -240,7 +302,8 @@ class Pool:
         burial = child.bury(self._loop.time(), self._wall())
         self._note(burial.ended)
         self._put_back(burial.grants)
-        self._obituary(child, burial, expected)
+        if self._chronicle.died(child.pid, burial, expected=expected) and not child.proven:
+            self._nursery.stumble(self._settings, "a child died before it had run anything")
         self._passing.set()
         self._populate()
         self._after()
@@ -277,7 +340,7 @@ class Pool:
             if settlement.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
                 self._pace.learn(name, settlement.wall)
             if settlement.outcome is Outcome.FAILED:
-                complain(self._log, name, settlement)
+                self._chronicle.failed(name, settlement)
 
     def _put_back(self, grants: Sequence[Grant]) -> None:
         now = self._loop.time()
@@ -293,12 +356,13 @@ class Pool:
 
     def _populate(self) -> None:
         """See to it that there are as many children as there should be. Those that go take their place until then."""
-        if self._closing:
+        if self._closing or self._calm:
             return
         if self._next is not None:
             self._nursery.want(self._next, 1)
-        else:
-            self._nursery.want(self._settings, self._settings.processes - len(self._children))
+            return
+        least = 0 if self._started.done() else 1  # those that we have inherited must not keep all places
+        self._nursery.want(self._settings, max(self._settings.processes - len(self._children), least))
 
     # --- after everything that happens
 
@@ -310,29 +374,9 @@ class Pool:
         self._announce()
 
     def _serve(self) -> None:
-        """Give what waits to the children, the least busy first, until none has room for the task in front."""
-        served = set()
-        while self._waiting and self._children:
-            child = min(self._children, key=_burden)
-            if not self._fill(child):
-                break
-            served.add(child)
-        for child in served:
+        for child in deal(self._waiting, self._children, self._pace, self._loop.time()):
             child.flush()
             self._arm(child.due())
-
-    def _fill(self, child: ChildProcess) -> bool:
-        """Give one portion to this child. False where it has no room for the task in front."""
-        now, portion = self._loop.time(), 0.0
-        while self._waiting and portion < PORTION:
-            grant = self._waiting[0].grant
-            cost = self._pace.cost(grant.name)
-            if not child.fits(cost):
-                break
-            self._waiting.popleft()
-            child.give(grant, cost, now)
-            portion += cost
-        return portion > 0
 
     def _announce(self) -> None:
         """Say so when room has grown: for an idle child at once, else when it is worth a request."""
@@ -352,29 +396,3 @@ class Pool:
         if self._timer:
             self._timer.cancel()
         self._timer = self._loop.call_at(max(due, self._loop.time() + SHORTEST_NAP), self._tick)
-
-    # --- what the log hears of it
-
-    def _obituary(self, child: ChildProcess, burial: Burial, expected: bool) -> None:
-        """Log a death that nobody had asked for; have a child that was of no use count as a failed start."""
-        crashed = [settlement for _, settlement in burial.ended if settlement.outcome is Outcome.CRASHED]
-        for settlement in crashed:
-            text, words = id_text(settlement.id), burial.death.words
-            extra = told(Event.CHILD_DIED, TASK_ID=text, ATTEMPT=settlement.attempt)
-            self._log.warning("child %d %s while it ran task %s", child.pid, words, text, extra=extra)
-        if expected or crashed:
-            return
-        text, extra = "child %d, which had no task, %s", told(Event.CHILD_DIED)
-        self._log.warning(text, child.pid, burial.death.words, extra=extra)
-        if not child.proven:
-            self._nursery.stumble(self._settings, "a child died before it had run anything")
-
-    def _mention(self, ready: Ready) -> None:
-        if ready != self._mentioned and ready.broken:
-            text, extra = "tasks of these modules will fail, as they cannot be imported: %s", told(Event.MODULES_BROKEN)
-            self._log.error(text, faults_of(ready), extra=extra)
-        self._mentioned = ready
-
-
-def _burden(child: ChildProcess) -> float:
-    return child.load if child.open else ALONE

@@ -12,15 +12,16 @@ import logging
 import os
 import signal
 import struct
-from typing import NamedTuple
 
 import msgspec
 
 from qdistd.call import encode_failure
 from qdistd.child.frames import LOGGED, READY, TICKET, Care, Ready, task_frame
 from qdistd.model import Grant, Outcome, Settlement
-from qdistd.pool.deaths import Death, Verdict, cancelled, crash, garbled, muted, overrun, reap, stopped
-from qdistd.pool.ear import Ear
+from qdistd.pool.cgroups import Ground
+from qdistd.pool.deaths import Burial, Death, Ended, Verdict, cancelled, crash, garbled, muted, overrun, reap, stopped
+from qdistd.pool.ear import WORTH_HEARING, Ear
+from qdistd.pool.handover import ChildEstate
 from qdistd.pool.inlet import Frame, Garbled, Inlet
 from qdistd.pool.outlet import Outlet
 from qdistd.pool.pace import AHEAD, ALONE, MOST
@@ -37,12 +38,6 @@ stuck in what an earlier task has left behind."""
 GRACE = 2.0
 """Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
 
-WORTH_HEARING = 0.001
-"""Seconds. A shorter task cannot have started a program, so what comes by descriptor can wait for its turn."""
-
-LAST_WORDS = 16
-"""Mouthfuls that are read of what a dead child has left in its pipe: what it escaped with may write for ever."""
-
 NEVER = float("inf")
 
 _OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED)
@@ -52,17 +47,6 @@ _OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED)
 Given = tuple[Grant, float]
 """A task in a child, and how long it was expected to take."""
 
-Ended = tuple[str, Settlement]
-"""The name of a task, and how it ended."""
-
-
-class Burial(NamedTuple):
-    """What a dead child leaves: the tasks that ended, the last of them with it, and those that it had not begun."""
-
-    death: Death
-    ended: list[Ended]
-    grants: list[Grant]
-
 
 class ChildProcess:
     """Nothing here waits. `now` is the time of the loop; all times are seconds."""
@@ -70,7 +54,7 @@ class ChildProcess:
     def __init__(
         self, spawned: Spawned, settings: PoolSettings, loop: asyncio.AbstractEventLoop, log: logging.Logger
     ) -> None:
-        self.pid = spawned.process.pid
+        self.pid = spawned.pid
         self.exited = spawned.exited
         self.results = spawned.results
         self.cell = spawned.cell
@@ -82,13 +66,12 @@ class ChildProcess:
         """Seconds that what it has will take; `ALONE`: nothing may be added."""
         self.kill_at = NEVER
         self._spawned = spawned
-        self._timeout = settings.timeout
+        self._settings = settings
         self._loop = loop
         self._tasks = Outlet(spawned.tasks, loop)
         self._tickets = Outlet(spawned.tickets, loop)
         self._inlet = Inlet(spawned.results, settings.result)
-        self._ear = Ear(spawned.voice, log, loop.time)
-        loop.add_reader(spawned.voice, self._listen)
+        self._ear = Ear(spawned.voice, log, loop, self._speaker)
         self._given: dict[int, Given] = {}
         self._last_ticket = READY
         self._frames: list[bytes] = []
@@ -119,6 +102,53 @@ class ChildProcess:
     def ended(self) -> bool:
         """Whether no more results can come."""
         return self._inlet.ended
+
+    # --- over an exec
+
+    def bequeath(self) -> ChildEstate:
+        """Write down all that the next image must know of it. It is not to be touched here any more."""
+        return ChildEstate(
+            pid=self.pid,
+            settings=self._settings,
+            descriptors=self._spawned.descriptors,
+            cell=self.cell.folder if self.cell else "",
+            tasks=self._tasks.bequeath(),
+            tickets=self._tickets.bequeath(),
+            unread=self._inlet.unread,
+            said=self._ear.bequeath(),
+            ended=self.ended,
+            given=[(ticket, *given) for ticket, given in self._given.items()],
+            verdicts=self._verdicts,
+            last_ticket=self._last_ticket,
+            load=self.load,
+            since=self._since,
+            deaf_at=self._deaf_at,
+            kill_at=self.kill_at,
+            cpu=self._cpu,
+            open=self.open,
+            proven=self.proven,
+            retired=self._retired,
+        )
+
+    @classmethod
+    def inherited(
+        cls, estate: ChildEstate, ground: Ground | None, loop: asyncio.AbstractEventLoop, log: logging.Logger
+    ) -> "ChildProcess":
+        """The child that an earlier image has written down."""
+        cell = ground.adopt(estate.cell) if ground and estate.cell else None
+        spawned = Spawned(pid=estate.pid, cell=cell, **estate.descriptors)
+        child = cls(spawned, estate.settings, loop, log)
+        child._ear.inherit(estate.said)
+        child._tasks = Outlet(spawned.tasks, loop, estate.tasks)
+        child._tickets = Outlet(spawned.tickets, loop, estate.tickets)
+        child._inlet = Inlet(spawned.results, estate.settings.result, estate.unread)
+        child._inlet.ended = estate.ended
+        child._given = {ticket: (grant, cost) for ticket, grant, cost in estate.given}
+        child._verdicts, child._last_ticket = estate.verdicts, estate.last_ticket
+        child._since, child._deaf_at, child.kill_at = estate.since, estate.deaf_at, estate.kill_at
+        child._cpu, child.load = estate.cpu, estate.load
+        child.open, child.proven, child._retired = estate.open, estate.proven, estate.retired
+        return child
 
     # --- giving and taking back
 
@@ -206,7 +236,7 @@ class ChildProcess:
         if ticket not in self._given or outcome >= len(_OUTCOMES):
             raise Garbled(f"a result of task {ticket}, which it does not have")
         if wall > WORTH_HEARING:
-            self._listen()
+            self._ear.listen()
         grant, cost = self._given.pop(ticket)
         self.load = self.load - cost if self._given else 0.0
         self.proven = True
@@ -217,15 +247,10 @@ class ChildProcess:
         )
         return grant.name, settlement
 
-    def _listen(self) -> bool:
-        """Hear what comes by descriptor; whether there may be more."""
-        data = self._ear.read()
-        if data:
-            head = self._head() if self._given else READY
-            self._ear.hear(head, self._grant(head), data)
-        elif data is not None:
-            self._loop.remove_reader(self._spawned.voice)
-        return bool(data)
+    def _speaker(self) -> tuple[int, Grant | None]:
+        """Who says what comes by descriptor, as far as one can know."""
+        head = self._head() if self._given else READY
+        return head, self._grant(head)
 
     def _grant(self, ticket: int) -> Grant | None:
         return self._given[ticket][0] if ticket in self._given else None
@@ -275,7 +300,7 @@ class ChildProcess:
         return self._given[self._head()][0].name
 
     def _limit(self) -> float:
-        return self._given[self._head()][0].timeout or self._timeout or NEVER
+        return self._given[self._head()][0].timeout or self._settings.timeout or NEVER
 
     # --- the end
 
@@ -326,12 +351,9 @@ class ChildProcess:
         """The child is dead: end what it left running, take back what it had, and let go of everything."""
         self.kill()
         ended = self._last_results()
-        for _ in range(LAST_WORDS):
-            if not self._listen():
-                break
+        self._ear.hear_out()
         grants = self.recall()
         death = reap(self.pid, self.cell)
-        self._spawned.process.returncode = death.status
         ended += [self._victim(ticket, death, now, wall) for ticket in self._given]
         self._close()
         return Burial(death, ended, grants)
@@ -366,7 +388,7 @@ class ChildProcess:
         return crash(name, death)
 
     def _close(self) -> None:
-        self._loop.remove_reader(self._spawned.voice)
+        self._ear.close()
         self._tasks.close()
         self._tickets.close()
         for descriptor in self._spawned.kept:

@@ -34,7 +34,7 @@ OURS = ("QDIST_KEY", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "CREDENTIALS_DIREC
 class Spawned(NamedTuple):
     """A process that was started, and our ends of its pipes. `tickets_back` is the child's own end of `tickets`."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
     exited: int
     """A pidfd: readable when the process has ended."""
     tasks: int
@@ -46,6 +46,11 @@ class Spawned(NamedTuple):
     """What it, and what it has started, write to descriptors 1 and 2."""
     cell: Cell | None = None
     """Its cgroup."""
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """All of them, by name."""
+        return {name: value for name, value in self._asdict().items() if name not in ("pid", "cell")}
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -74,10 +79,10 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
             result=settings.result,
             cell=cell.folder if cell else "",
         )
-        process = _execute(setup, voice_end, _through(cell.door) if cell else [])
-        exited = os.pidfd_open(process.pid)
+        pid = _execute(setup, voice_end, _through(cell.door) if cell else [])
+        exited = os.pidfd_open(pid)
         ours.pop_all()
-        return Spawned(process, exited, tasks, tickets, tickets_end, results, life, voice, cell)
+        return Spawned(pid, exited, tasks, tickets, tickets_end, results, life, voice, cell)
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
@@ -96,8 +101,8 @@ def _through(door: str) -> list[str]:
     return ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', door]
 
 
-def _execute(setup: Setup, voice: int, first: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def _execute(setup: Setup, voice: int, first: list[str]) -> int:
+    process = subprocess.Popen(
         [*first, sys.executable, "-P", "-c", BOOT, HOME, msgspec.json.encode(setup).decode()],
         stdin=subprocess.DEVNULL,
         stdout=voice,
@@ -106,3 +111,5 @@ def _execute(setup: Setup, voice: int, first: list[str]) -> subprocess.Popen[byt
         start_new_session=True,
         env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
     )
+    process.returncode = 0  # for `subprocess` it is over: `deaths.reap` waits for it, maybe in a later image of ours
+    return process.pid

@@ -72,7 +72,7 @@ def _command(file: Path | None, check: bool, again: bool, address_file: Path | N
     settings_of(config)  # reads the keys: what is wrong with them is said before anything starts
     options = options_of(PROGRAM, config.log.level, given)
     place = address_file and address_file.absolute()
-    return run(options, lambda: MasterService(file, config, place))
+    return run(options, lambda _: MasterService(file, config, place))
 
 
 def settings_of(config: MasterConfig) -> MasterSettings:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from qdistd.call import encode_failure
 from qdistd.model import Failure, Grant, Held, Outcome, Settlement
-from qdistd.pool import PoolSettings
+from qdistd.pool import PoolEstate, PoolSettings
 from qdistd.protocol import Orders
 from qdistd.worker.outbox import Outbox
 
@@ -47,6 +47,15 @@ class Pool(Protocol):
 
     def resize(self, settings: PoolSettings) -> None:
         """Go on with other settings; what runs is left alone."""
+
+    async def rehearse(self, settings: PoolSettings) -> None:
+        """Return once a child of this kind has stood. Refused: none can, and why."""
+
+    async def calm(self) -> None:
+        """End the children that do not stand yet. Refused where one does not die."""
+
+    def bequeath(self) -> PoolEstate:
+        """Write down all there is, and let go of it."""
 
     async def close(self) -> None:
         """End all children; what they ran is settled as released."""

@@ -83,6 +83,11 @@ class Outbox:
         else:
             self._fresh = dict.fromkeys(self._fresh, now + RETRY_SPOOL)
 
+    def bequeath(self, now: float) -> list[Settlement]:
+        """Results that could not be written to the disk; all others are there."""
+        self.keep(now)
+        return [self._waiting[key] for key in self._fresh]
+
     def due(self) -> float:
         """Loop time by which `keep` should be called even though there is a master."""
         return next(iter(self._fresh.values()), float("inf"))

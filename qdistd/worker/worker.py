@@ -18,6 +18,7 @@ from qdistd.address import Address
 from qdistd.model import IdMaker
 from qdistd.wire.network import Network
 from qdistd.worker.connector import Connector
+from qdistd.worker.estate import WorkerEstate
 from qdistd.worker.hands import Hands, MakePool
 from qdistd.worker.master_source import MasterSource
 from qdistd.worker.outbox import Outbox
@@ -56,6 +57,7 @@ class Worker:
         wall: Callable[[], float],
         rng: random.Random,
         log: logging.Logger,
+        estate: WorkerEstate | None = None,
     ) -> None:
         self._settings = settings
         self._spool = spool
@@ -68,13 +70,22 @@ class Worker:
         """Loop time by which the loop takes its next turn; infinite while it waits for something else."""
         self._courier: asyncio.Future[None] | None = None
         self._conversation: Conversation | None = None
-        token = rng.randbytes(TOKEN_BYTES)
+        self._token = token = estate.token if estate else rng.randbytes(TOKEN_BYTES)
         self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, token, log)
         self._hands = Hands(pool, settings.pool, self._outbox, self._ring)
         self._source = self._make_source(network, token, IdMaker(wall, rng.randbytes), rng)
         self._connector = Connector(lambda: self._settings.masters, self._greet, rng, log)
         self._introduced = settings.introduction
         """What the last master was told of us, or would have been."""
+        self._working: asyncio.Future[None] | None = None
+        self._heir = estate is not None
+        if estate:
+            self._inherit(estate)
+
+    def _inherit(self, estate: WorkerEstate) -> None:
+        self._hands.drained = estate.drained
+        for settlement in estate.unsent:
+            self._outbox.add(settlement, self._loop.time())
 
     def _make_source(self, network: Network, token: bytes, new_id: IdMaker, rng: random.Random) -> Source:
         def settings() -> Settings:
@@ -87,12 +98,20 @@ class Worker:
         return MasterSource(settings, token, network=network, hands=hands, randbytes=rng.randbytes, ring=ring)
 
     async def start(self) -> None:
-        """Return when the children stand. No master is needed for that."""
+        """Return when the children stand. No master is needed for that.
+
+        But one that knows of inherited tasks must hear from us before: new children may take longer than a lease.
+        """
+        if self._heir:
+            self._working = asyncio.ensure_future(self._work())
         await self._hands.pool.start()
         self._source.recover()
 
     async def work(self) -> None:
         """Work until `stop`; return when everything is settled, or safe in the spool."""
+        await (self._working or self._work())
+
+    async def _work(self) -> None:
         courier = self._courier = asyncio.ensure_future(self._keep_connected())
         courier.add_done_callback(lambda _: self._ring())
         try:
@@ -127,6 +146,24 @@ class Worker:
         self._hands.pool.resize(settings.pool)
         self._introduce_anew()
         self._ring()
+
+    async def rehearse(self, settings: Settings) -> None:
+        """Return where these settings could be gone on with; nothing changes. Refused: they could not, and why."""
+        await self._hands.pool.rehearse(settings.pool)
+
+    async def bequeath(self) -> WorkerEstate:
+        """Leave everything to the next image of this program, see `qdistd.succession`. This one only has to end.
+
+        To the master that is a fault of the network. Refused, with all as it was, where that cannot be.
+        """
+        await self._hands.pool.calm()
+        if conversation := self._conversation:
+            conversation.abort("the worker goes on as a fresh image of its program")
+            conversation.over()
+        pool = self._hands.pool.bequeath()
+        unsent = self._outbox.bequeath(self._loop.time())
+        self._spool.close()
+        return WorkerEstate(self._token, pool, unsent, self._hands.drained)
 
     def status(self) -> str:
         """One line for `systemctl status`."""
