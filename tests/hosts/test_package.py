@@ -4,6 +4,7 @@ Two hosts for all tests, in this order: `a` (Debian 12) and `b` (Debian 13). At 
 master of `a` serves the workers of both.
 """
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -206,15 +207,24 @@ def test_tasks_may_do_what_they_need_and_nothing_that_they_should_not(together: 
 
 
 def newer(deb: Path, folder: Path) -> Path:
-    """The same package as a later version, whose sample of the settings of workers has changed as well."""
+    """The same package as a later version: it has a task more, and another sample of the settings of workers."""
     subprocess.run(["dpkg-deb", "--raw-extract", deb, folder], check=True)
     control = folder / "DEBIAN/control"
     control.write_text(re.sub(r"^(Version: .*)$", r"\1+1", control.read_text(), flags=re.MULTILINE))
     with (folder / "etc/qdist/worker.toml").open("a") as sample:
         sample.write("# a later version\n")
+    with (folder / "usr/lib/python3/dist-packages/qdistd/tasks.py").open("a") as tasks:
+        tasks.write('\n\ndef later() -> str:\n    return "new code"\n')
     made = folder.with_suffix(".deb")
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", folder, made], check=True, capture_output=True)
     return made
+
+
+def new_code_runs(q: qdistd.Client) -> bool:
+    """Whether the worker `b` knows the task of the later version."""
+    with contextlib.suppress(qdistd.TaskFailed):
+        return bool(q.options(queue="b", retries=0).submit("later").result(30) == "new code")
+    return False
 
 
 def test_an_upgrade_under_load_loses_nothing_refuses_nobody_and_ends_no_task(
@@ -236,6 +246,7 @@ def test_an_upgrade_under_load_loses_nothing_refuses_nobody_and_ends_no_task(
             install(each, later)
             tasks += [q.submit("square", number) for number in range(1000)]
         assert [task.result(60) for task in tasks] == [f"{n} * {n} = {n * n}" for n in [*range(1000)] * 3]
+        until(lambda: new_code_runs(q), "new code in the worker that has gone on")
         b.sh("echo done >/var/lib/qdist/worker/fifo")
         assert (long.result(30), long.attempt) == ("done\n", 1)
         served, failed = count()
