@@ -124,7 +124,7 @@ def test_a_task_that_keeps_the_interpreter_for_itself_disturbs_no_watchdog(
         host.systemctl("restart", WORKER)
     before = cluster.restarts()
     with cluster.client() as q:
-        tasks = [q.submit("hold", 3 * WATCHDOG) for _ in range(8)]
+        tasks = [q.submit("hold", 2 * WATCHDOG) for _ in range(8)]
         assert [task.result(timeout=60) for task in tasks] == ["held"] * 8
     assert cluster.restarts() == before
 
@@ -182,10 +182,10 @@ def test_a_restart_of_all_workers_under_load_repeats_nothing_that_finished(clust
 def test_a_drain_may_take_longer_than_systemd_waits_and_counts_down(
     cluster: HostCluster, settings: Callable[..., None]
 ) -> None:
-    settings(cluster.w1, WORKER, "TimeoutStopSec=3")
+    settings(cluster.w1, WORKER, "TimeoutStopSec=2")
     with cluster.client() as q:
         only_on(cluster, cluster.w1)
-        task = q.submit("note", 1, seconds=8)
+        task = q.submit("note", 1, seconds=5)
         until(lambda: runs(q, task.id), "the task to run")
         cluster.w1.systemctl("stop", "--no-block", WORKER)
         until(lambda: re.match(r"draining, \d+ s left: 1 running", status(cluster.w1, WORKER)), "the countdown")
@@ -202,7 +202,7 @@ def test_what_outlasts_the_drain_goes_back_at_no_cost(cluster: HostCluster) -> N
     cluster.w1.systemctl("restart", WORKER)
     with cluster.client() as q:
         only_on(cluster, cluster.w1)
-        task = q.submit("note", 1, seconds=6)
+        task = q.submit("note", 1, seconds=4)
         until(lambda: runs(q, task.id), "the task to run")
         cluster.w1.systemctl("stop", WORKER)
         on_all(cluster)
@@ -214,10 +214,10 @@ def test_what_outlasts_the_drain_goes_back_at_no_cost(cluster: HostCluster) -> N
 def test_a_machine_that_shuts_down_does_not_wait_for_its_tasks(cluster: HostCluster) -> None:
     with cluster.client() as q:
         only_on(cluster, cluster.w1)
-        task = q.submit("note", 1, seconds=8)
+        task = q.submit("note", 1, seconds=5)
         until(lambda: runs(q, task.id), "the task to run")
         cluster.w1.systemctl("poweroff", "--no-block")
-        until(lambda: not runs(q, task.id), "the end of the first attempt", seconds=6.0)
+        until(lambda: not runs(q, task.id), "the end of the first attempt", seconds=4.0)
         cluster.w1.kill()
         cluster.w2.systemctl("start", WORKER)
         assert task.result(timeout=30) == 1
