@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from daemons import DEADLINE, clean_environ, python
 
-from qdistd.logs import LineFormatter, Relay
+from qdistd.events import Event
+from qdistd.logs import BACKLOG, LineFormatter, Relay
 from qdistd.systemd import JournalHandler, barrier, listen_fds, notify, stderr_is_journal, watchdog_seconds
 
 
@@ -223,6 +224,27 @@ def test_a_log_that_is_not_read_blocks_nobody_and_what_is_dropped_is_counted() -
     assert gate.lines[0] == "first"
     assert gate.lines[1].startswith("3 log records were dropped")
     assert gate.lines[2:] == ["number 0", "number 1"]
+
+
+def test_a_journal_that_stands_still_stops_nobody_and_misses_nothing_of_the_backlog(
+    journal: socket.socket, tmp_path: Path
+) -> None:
+    relay = Relay(JournalHandler("qdist-test", tmp_path / "journal"))
+    logger = logger_with(relay)
+    logged = BACKLOG + BACKLOG // 5
+    for number in range(logged):  # returns although nobody reads: that is the claim
+        logger.warning("%d", number)
+    numbers: list[int] = []
+    dropped = 0
+    while len(numbers) + dropped < logged:
+        record = parse(journal.recv(4096))
+        if record.get("MESSAGE_ID") == Event.RECORDS_DROPPED:
+            dropped += int(record["MESSAGE"].split()[0])
+        else:
+            numbers.append(int(record["MESSAGE"]))
+    relay.close()
+    assert numbers[:BACKLOG] == list(range(BACKLOG))
+    assert 0 < dropped <= logged - BACKLOG
 
 
 def test_a_record_says_what_its_arguments_were_when_it_was_logged() -> None:
