@@ -131,6 +131,14 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What an attempt that runs has printed since it was last spoken of."""
+
+    id: TaskId
+    attempt: int
+    output: Annotated[bytes, msgspec.Meta(max_length=MOST_OUTPUT)]
+
+
 class Life(msgspec.Struct, frozen=True):
     """Which life of a worker this is: the machine, its boot, and the start of the unit. Empty where nobody knows."""
 

@@ -21,6 +21,7 @@ from qdistd.model import (
     Name,
     QueueView,
     Result,
+    Said,
     Settlement,
     State,
     Task,
@@ -159,6 +160,8 @@ class Report(msgspec.Struct, array_like=True):
     """Settle attempts and renew the lease of all the rest this worker holds. An empty one is a heartbeat."""
 
     settled: Annotated[list[Settlement], msgspec.Meta(max_length=LARGEST_BATCH)] = []
+    said: Annotated[list[Said], msgspec.Meta(max_length=LARGEST_BATCH)] = []
+    """For those who look at a task while it runs. The master has it in memory only, until the attempt ends."""
 
 
 class Reported(msgspec.Struct, array_like=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from qdistd import protocol as say
 from qdistd.address import Address
-from qdistd.model import Grant, Held, Outcome, Settlement
+from qdistd.model import Grant, Held, Outcome, Said, Settlement
 from qdistd.pool import PoolSettings
 from qdistd.protocol import VERBS, Role
 from qdistd.wire.keyring import Key, Keyring
@@ -195,6 +195,7 @@ class Pool:
         self.begun: set[bytes] = set()
         self.cancelled: list[bytes] = []
         self.closed = False
+        self.news: list[Said] = []
         self.stuck: set[bytes] = set()
         """Tasks that have waited for a child too long."""
         self.bell: Callable[[], None] = lambda: None
@@ -229,6 +230,10 @@ class Pool:
 
     def running(self) -> int:
         return len(self.begun)
+
+    def said(self) -> list[Said]:
+        said, self.news = self.news, []
+        return said
 
     def cancel(self, task_id: bytes) -> None:
         self.cancelled.append(task_id)

@@ -8,12 +8,15 @@ import pytest
 
 from qdistd import protocol as say
 from qdistd.broker import Settings
+from qdistd.call import encode_failure
 from qdistd.errors import Malformed, NotAllowed, NotFound, Refused, Unavailable
-from qdistd.model import Held, Outcome, State
+from qdistd.model import Failure, Held, Outcome, Said, Settlement, State
 from qdistd.wire.link import Link
 from tests.serving import SUBMIT, WORK, new_id, run, serving, settled, task
 
 SOON = 20.0
+
+FAILURE = encode_failure(Failure("exception", "no"))
 
 
 async def lease(link: Link, count: int = 1) -> list:
@@ -304,5 +307,40 @@ def test_a_connection_too_many_is_refused_and_the_others_go_on(tmp_path: Path) -
             with pytest.raises(Unavailable):
                 await served.link()
             assert (await first.call(say.Submit([task(1)]))).refused == []
+
+    run(scenario)
+
+
+def test_what_a_task_prints_is_shown_while_it_runs_and_kept_when_its_worker_is_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as served:
+            client, worker = await served.link(), await served.worker()
+            new = task(7)
+            await client.call(say.Submit([new]))
+            (grant,) = await lease(worker)
+            for words in (b"one\n", b"two\n"):
+                await worker.call(say.Report(said=[Said(grant.id, grant.attempt, words)]))
+            await worker.call(say.Report(said=[Said(grant.id, grant.attempt + 1, b"stale\n")]))
+            view = await client.call(say.Show(new.id))
+            assert [(attempt.outcome, attempt.output) for attempt in view.attempts] == [("running", b"one\ntwo\n")]
+            await worker.call(say.Bye())
+            view = await client.call(say.Show(new.id))
+            assert [(attempt.outcome, attempt.output) for attempt in view.attempts] == [("released", b"one\ntwo\n")]
+
+    run(scenario)
+
+
+def test_the_output_of_every_attempt_is_kept(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as served:
+            client, worker = await served.link(), await served.worker()
+            new = task(7, retries=1, backoff=0.0)
+            await client.call(say.Submit([new]))
+            for outcome, words in ((Outcome.FAILED, b"first"), (Outcome.SUCCEEDED, b"second")):
+                (grant,) = await lease(worker)
+                done = Settlement(grant.id, grant.attempt, outcome, FAILURE if outcome else b"v", output=words)
+                await worker.call(say.Report([done]))
+            view = await client.call(say.Show(new.id))
+            assert [attempt.output for attempt in view.attempts] == [b"first", b"second"]
 
     run(scenario)

@@ -39,7 +39,7 @@ async def test_a_line_in_the_log_has_all_names_of_its_task(side: Poolside) -> No
     grant = side.give("count", 7)
     await side.end(grant)
     (record,) = lines_of(side, grant)
-    names = {"TASK_ID": id_text(grant.id), "TASK": "count", "QUEUE": "default", "ATTEMPT": 1}
+    names = {"TASK_ID": id_text(grant.id), "TASK": "count", "QUEUE": "default", "ATTEMPT": 1, "WORKER": ""}
     assert record.__dict__["qdist"] == names
     assert record.levelno == logging.INFO
 

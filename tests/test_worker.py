@@ -9,7 +9,7 @@ from stage import Stage, grant, on_stage
 
 from qdistd import protocol as say
 from qdistd.call import decode_failure
-from qdistd.model import Outcome, Settlement
+from qdistd.model import Outcome, Said, Settlement
 from qdistd.wire.keyring import Key
 from qdistd.worker import Settings
 
@@ -31,6 +31,15 @@ async def test_a_lease_is_parked_for_as_many_tasks_as_the_pool_has_room_for(stag
     stage.master.give(grant(1))
     await stage.until(lambda: stage.master.parked)
     assert [lease.count for lease in stage.master.leases] == [4, 3]
+
+
+@on_stage(Stage)
+async def test_what_running_tasks_print_is_reported_while_they_run(stage: Stage) -> None:
+    await stage.running(1)
+    stage.pool.news = [Said(grant(1).id, 1, b"halfway\n")]
+    await stage.until(lambda: any(report.said for report in stage.master.reports))
+    (report,) = [report for report in stage.master.reports if report.said]
+    assert (report.said, report.settled) == ([Said(grant(1).id, 1, b"halfway\n")], [])
 
 
 @on_stage(Stage)

@@ -30,6 +30,7 @@ from qdistd.model import (
     Next,
     Outcome,
     Result,
+    Said,
     Settlement,
     State,
     Task,
@@ -205,7 +206,7 @@ class Broker:
             if holder is None or claim is None or claim.attempt != settlement.attempt:
                 stale.append(settlement.id)
                 continue
-            del holder.claims[settlement.id]
+            holder.let_go(settlement.id)
             endings.append(self._ending(claim, settlement))
         seat.settled += len(endings)
         self._end(endings, seat.row.name)
@@ -238,6 +239,14 @@ class Broker:
 
     def _leave(self, seat: Seat) -> None:
         seat.connected, seat.gone, seat.seen = False, True, self._now()
+
+    def hear(self, seat: Seat, news: Iterable[Said]) -> None:
+        """What the tasks of this worker have printed. Kept in memory: who restarts has it from their settlement."""
+        seat.hear(news)
+
+    def said(self, task_id: bytes) -> bytes:
+        """What a running task has printed so far; its end."""
+        return b"".join(bytes(seat.said.get(task_id, b"")) for seat in self._seats)
 
     def workers(self) -> list[WorkerView]:
         """Every worker that is here, or was lately."""
@@ -353,9 +362,7 @@ class Broker:
         dropped = [claim for claim in seat.claims.values() if (claim.id, claim.attempt) not in keep]
         kind = "lost" if outcome == Outcome.LOST else "stopped"
         value = msgspec.msgpack.encode(Failure(kind, why))
-        for claim in dropped:
-            del seat.claims[claim.id]
-        ends = [Settlement(claim.id, claim.attempt, outcome, value) for claim in dropped]
+        ends = [Settlement(claim.id, claim.attempt, outcome, value, output=seat.let_go(claim.id)) for claim in dropped]
         self._end([self._ending(claim, end) for claim, end in zip(dropped, ends, strict=True)], seat.row.name)
 
     def _set_aside(self, claim: Claim) -> None:

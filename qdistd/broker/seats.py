@@ -9,7 +9,7 @@ Deadlines are the master's monotonic seconds and are never stored: after a resta
 
 from collections.abc import Iterable, Iterator
 
-from qdistd.model import Claim, WorkerView
+from qdistd.model import MOST_OUTPUT, Claim, Said, WorkerView
 from qdistd.store import WorkerRow
 
 FORGET_AFTER = 3600.0
@@ -26,6 +26,8 @@ class Seat:
         self.lease = lease
         self.deadline = deadline
         self.claims: dict[bytes, Claim] = {}
+        self.said: dict[bytes, bytearray] = {}
+        """What running tasks have printed so far, as far as it was told; its end."""
         self.connected = False
         self.gone = False
         self.cancel: list[bytes] = []
@@ -34,6 +36,21 @@ class Seat:
         self.settled = 0
         self.since = now
         self.seen = now
+
+    def hear(self, news: Iterable[Said]) -> None:
+        """Add to what its tasks have printed."""
+        for said in news:
+            claim = self.claims.get(said.id)
+            if claim is None or claim.attempt != said.attempt:
+                continue
+            output = self.said.setdefault(said.id, bytearray())
+            output += said.output
+            del output[:-MOST_OUTPUT]
+
+    def let_go(self, task_id: bytes) -> bytes:
+        """It has this task no more: what that has printed."""
+        self.claims.pop(task_id, None)
+        return bytes(self.said.pop(task_id, b""))
 
     def view(self) -> WorkerView:
         """The seat as people see it."""

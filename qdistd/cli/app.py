@@ -14,6 +14,7 @@ COMMANDS = {
     "result": "results",
     "wait": "results",
     "show": "tasks",
+    "logs": "logs",
     "list": "tasks",
     "cancel": "tasks",
     "retry": "tasks",

@@ -23,6 +23,9 @@ from qdistd.cli.output import (
 from qdistd.errors import Malformed
 from qdistd.model import AttemptView, Failure, State, TaskView, id_text
 
+LAST_LINES = 10
+"""Lines that `qdist show` shows of what an attempt has printed."""
+
 LONGEST_ARGUMENT = 200
 """Characters of one argument on the sheet; --json has all."""
 
@@ -67,6 +70,7 @@ def _attempt_json(attempt: AttemptView) -> dict[str, Any]:
     told = {name: getattr(attempt, name) for name in attempt.__struct_fields__}
     told |= {"started": iso(attempt.started), "failure": failure_json(attempt.failure)}
     told["rss"] = attempt.rss * KIB
+    told["output"] = attempt.output.decode(errors="replace")
     return told
 
 
@@ -96,6 +100,8 @@ def write_sheet(task: TaskView) -> None:
     for attempt in task.attempts:
         if attempt.failure:
             _write_failure(attempt.number, attempt.failure)
+        if attempt.output:
+            _write_output(attempt.number, attempt.output)
 
 
 def _facts(task: TaskView) -> Iterator[tuple[str, str]]:
@@ -139,6 +145,14 @@ def _write_failure(number: int, failure: Failure) -> None:
     what = ": ".join(filter(None, (failure.type or failure.kind, failure.message)))
     click.echo(f"\nattempt {number}: {one_line(what)}")
     for line in clean(failure.traceback).splitlines():
+        click.echo(f"  {line}")
+
+
+def _write_output(number: int, output: bytes) -> None:
+    lines = clean(output.decode(errors="replace")).splitlines()
+    more = f" (the last of {len(lines)} lines; `qdist logs` has more)" if len(lines) > LAST_LINES else ""
+    click.echo(f"\nattempt {number} printed{more}:")
+    for line in lines[-LAST_LINES:]:
         click.echo(f"  {line}")
 
 

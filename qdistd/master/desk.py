@@ -329,6 +329,7 @@ class Desk:
         def answer(stale: list[bytes]) -> None:
             guest.peer.answer(number, say.Reported(stale, _orders(seat)))
 
+        self._broker.hear(seat, report.said)
         if not report.settled:  # a heartbeat
             self._broker.renew(seat)
             answer([])

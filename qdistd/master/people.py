@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from qdistd import protocol as say
 from qdistd.broker import Broker, Seat
 from qdistd.errors import NotFound
@@ -65,7 +67,7 @@ class People:
             view = self._store.view(show.id)
             if view is None:
                 raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
-            return view
+            return _live(view, self._broker.said(show.id))
 
         self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
 
@@ -85,6 +87,14 @@ class People:
 
     def _say_status(self, guest: Guest, number: int, _: say.Status) -> None:
         self._put(guest, number, self._status, lambda view: guest.peer.answer(number, view))
+
+
+def _live(view: TaskView, said: bytes) -> TaskView:
+    """With what the running attempt has printed so far."""
+    if view.state is not State.LEASED or not said:
+        return view
+    *ended, running = view.attempts
+    return replace(view, attempts=[*ended, replace(running, output=said)])
 
 
 def queue_views(store: Store) -> list[QueueView]:

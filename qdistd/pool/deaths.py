@@ -4,8 +4,15 @@ import os
 import signal
 from typing import NamedTuple
 
+from qdistd.call import encode_failure
 from qdistd.model import Failure, Grant, Outcome, Settlement
 from qdistd.pool.cgroups import Cell, Remains
+
+GRACE = 2.0
+"""Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
+
+STUBBORN = 5.0
+"""Seconds that `close` waits for children that even SIGKILL does not end, as the kernel does not let go of them."""
 
 
 class Death(NamedTuple):
@@ -129,3 +136,11 @@ def stopped(name: str, why: str) -> Verdict:
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
+
+
+def victim(grant: Grant, verdict: Verdict, death: Death, times: tuple[float, float, float], output: bytes) -> Ended:
+    """A task that ended with its child. `times`: when it began (wall clock), its length and its processor time."""
+    started, wall, cpu = times
+    value = encode_failure(verdict.failure)
+    measured = (started, wall, cpu, death.rss)
+    return grant.name, Settlement(grant.id, grant.attempt, verdict.outcome, value, *measured, output=output)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from qdistd.child.frames import LOGGED, READ_SIZE, READY
-from qdistd.model import MOST_OUTPUT, Grant, id_text
+from qdistd.model import MOST_OUTPUT, Grant, Said, id_text
 
 LONGEST_LINE = 8 * 1024
 """Bytes of a line in the log: a longer one becomes several."""
@@ -36,12 +36,16 @@ class Speech:
         self.part = b""
         """The beginning of a line."""
         self.dropped = 0
+        self.fresh = bytearray()
+        """What nobody was told of yet; its end."""
         self._credit = BURST
         self._at = now
 
     def keep(self, data: bytes) -> None:
         """Add to what is kept."""
         self.end += data
+        self.fresh += data
+        del self.fresh[:-MOST_OUTPUT]
         if len(self.end) > 2 * MOST_OUTPUT:  # not at every line: that would move all of it each time
             del self.end[:-MOST_OUTPUT]
 
@@ -64,11 +68,13 @@ class Ear:
         log: logging.Logger,
         loop: asyncio.AbstractEventLoop,
         speaker: Callable[[], tuple[int, Grant | None]],
+        worker: str = "",
     ) -> None:
         self._descriptor = descriptor
         self._log = log
         self._loop = loop
         self._speaker = speaker
+        self._worker = worker
         self._now = loop.time
         self._speeches: dict[int, Speech] = {}
         loop.add_reader(descriptor, self.listen)
@@ -124,6 +130,15 @@ class Ear:
             speech.part = b""
         if grant is None:
             speech.end.clear()  # nobody will ask for it
+            speech.fresh.clear()
+
+    def news(self, ticket: int, grant: Grant | None) -> Said | None:
+        """What the task of this ticket, which runs, has said since the last time."""
+        speech = self._speeches.get(ticket)
+        if grant is None or speech is None or not speech.fresh:
+            return None
+        fresh, speech.fresh = bytes(speech.fresh), bytearray()
+        return Said(grant.id, grant.attempt, fresh)
 
     def take(self, ticket: int, grant: Grant) -> bytes:
         """The end of what a task has said, which has ended."""
@@ -136,7 +151,7 @@ class Ear:
             self._log.warning(
                 "%d more lines of this task are not in the log, as there were too many (`qdist show` has the last)",
                 speech.dropped,
-                extra=_fields(grant),
+                extra=self._fields(grant),
             )
         return bytes(speech.end[-MOST_OUTPUT:])
 
@@ -146,10 +161,9 @@ class Ear:
             return False
         for at in range(0, len(line), LONGEST_LINE):
             text = line[at : at + LONGEST_LINE].decode(errors="backslashreplace")
-            self._log.log(max(level, logging.INFO), "%s", text, extra=_fields(grant) if grant else None)
+            self._log.log(max(level, logging.INFO), "%s", text, extra=self._fields(grant) if grant else None)
         return True
 
-
-def _fields(grant: Grant) -> dict[str, object]:
-    names = {"TASK_ID": id_text(grant.id), "TASK": grant.name, "QUEUE": grant.queue, "ATTEMPT": grant.attempt}
-    return {"qdist": names}
+    def _fields(self, grant: Grant) -> dict[str, object]:
+        names = {"TASK_ID": id_text(grant.id), "TASK": grant.name, "QUEUE": grant.queue, "ATTEMPT": grant.attempt}
+        return {"qdist": {**names, "WORKER": self._worker}}

@@ -11,6 +11,13 @@ from qdistd.child.frames import TICKET
 SHORT = 0.005
 """Seconds. Tasks that take longer, and those of which nothing is known, have a child for themselves."""
 
+LONG = 0.05
+"""Seconds that a task may run before those behind it go to other children."""
+
+DEAF = 5.0
+"""Seconds in which a child takes up its next task, however busy the machine is. One that does not is stopped, or
+stuck in what an earlier task has left behind."""
+
 AHEAD = 0.025
 """Seconds of work that a child has before it at most: several round trips to the master, and no long wait."""
 

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterable, Sequence
 from qdistd.call import encode_failure
 from qdistd.child.frames import Ready
 from qdistd.errors import ConfigError, Refused
-from qdistd.model import Grant, Held, Outcome, Settlement
+from qdistd.model import Grant, Held, Outcome, Said, Settlement
 from qdistd.pool.cgroups import Ground
 from qdistd.pool.chronicle import Chronicle
 from qdistd.pool.dealing import Waiting, deal
-from qdistd.pool.deaths import Ended, Verdict, cancelled, stopped
+from qdistd.pool.deaths import GRACE, STUBBORN, Ended, Verdict, cancelled, stopped
 from qdistd.pool.handover import PoolEstate
 from qdistd.pool.nursery import Nursery
-from qdistd.pool.pace import Pace
-from qdistd.pool.process import GRACE, LONG, NEVER, ChildProcess
+from qdistd.pool.pace import LONG, Pace
+from qdistd.pool.process import NEVER, ChildProcess
 from qdistd.pool.settings import PoolSettings
 
 CROWD = 16
@@ -34,9 +34,6 @@ BREATH = 0.001
 
 SHORTEST_NAP = 0.001
 """Seconds between two looks at the children."""
-
-STUBBORN = 5.0
-"""Seconds that `close` waits for children that even SIGKILL does not end, as the kernel does not let go of them."""
 
 
 class Pool:
@@ -130,6 +127,10 @@ class Pool:
     def running(self) -> int:
         """How many tasks run at this moment."""
         return sum(1 for child in self._children if child.count)
+
+    def said(self) -> list[Said]:
+        """What running tasks have said since the last time."""
+        return [said for child in self._children if (said := child.said())]
 
     def cancel(self, task_id: bytes) -> None:
         """End this task, if it is here: at once where no child has begun it, else with the child that runs it."""

@@ -12,31 +12,35 @@ import logging
 import os
 import signal
 import struct
+from collections.abc import Iterator
 
 import msgspec
 
-from qdistd.call import encode_failure
 from qdistd.child.frames import LOGGED, READY, TICKET, Care, Ready, task_frame
-from qdistd.model import Grant, Outcome, Settlement
+from qdistd.model import Grant, Outcome, Said, Settlement
 from qdistd.pool.cgroups import Ground
-from qdistd.pool.deaths import Burial, Death, Ended, Verdict, cancelled, crash, garbled, muted, overrun, reap, stopped
+from qdistd.pool.deaths import (
+    GRACE,
+    Burial,
+    Death,
+    Ended,
+    Verdict,
+    cancelled,
+    crash,
+    garbled,
+    muted,
+    overrun,
+    reap,
+    stopped,
+    victim,
+)
 from qdistd.pool.ear import WORTH_HEARING, Ear
 from qdistd.pool.handover import ChildEstate
 from qdistd.pool.inlet import Frame, Garbled, Inlet
 from qdistd.pool.outlet import Outlet
-from qdistd.pool.pace import AHEAD, ALONE, MOST
+from qdistd.pool.pace import AHEAD, ALONE, DEAF, LONG, MOST
 from qdistd.pool.settings import PoolSettings
 from qdistd.pool.spawn import Spawned
-
-LONG = 0.05
-"""Seconds that a task may run before those behind it go to other children."""
-
-DEAF = 5.0
-"""Seconds in which a child takes up its next task, however busy the machine is. One that does not is stopped, or
-stuck in what an earlier task has left behind."""
-
-GRACE = 2.0
-"""Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
 
 NEVER = float("inf")
 
@@ -71,7 +75,7 @@ class ChildProcess:
         self._tasks = Outlet(spawned.tasks, loop)
         self._tickets = Outlet(spawned.tickets, loop)
         self._inlet = Inlet(spawned.results, settings.result)
-        self._ear = Ear(spawned.voice, log, loop, self._speaker)
+        self._ear = Ear(spawned.voice, log, loop, self._speaker, settings.worker)
         self._given: dict[int, Given] = {}
         self._last_ticket = READY
         self._frames: list[bytes] = []
@@ -213,9 +217,7 @@ class ChildProcess:
         """The tasks that have ended. A child that writes nonsense is killed."""
         ended: list[Ended] = []
         try:
-            for frame in self._inlet.read():
-                if end := self._settle(frame):
-                    ended.append(end)  # noqa: PERF401 - what came before nonsense has ended all the same
+            self._sort(self._inlet.read(), ended)
         except Garbled as error:
             for ticket, (grant, _) in self._given.items():
                 self._verdicts[ticket] = garbled(grant.name, str(error))
@@ -226,6 +228,12 @@ class ChildProcess:
         if self.ended or (self._retired and not self._given):
             self.kill_at = min(self.kill_at, now + GRACE)
         return ended
+
+    def _sort(self, frames: Iterator[Frame], ended: list[Ended]) -> None:
+        """Hear what is said, and add to `ended`: what came before nonsense has ended all the same."""
+        for frame in frames:
+            if end := self._settle(frame):
+                ended.append(end)  # noqa: PERF401 - as above
 
     def _settle(self, frame: Frame) -> Ended | None:
         """How a task has ended; None where it only says something."""
@@ -254,6 +262,10 @@ class ChildProcess:
 
     def _grant(self, ticket: int) -> Grant | None:
         return self._given[ticket][0] if ticket in self._given else None
+
+    def said(self) -> Said | None:
+        """What the task that runs has said since the last time."""
+        return self._ear.news(*self._speaker())
 
     # --- what is due
 
@@ -361,24 +373,14 @@ class ChildProcess:
     def _last_results(self) -> list[Ended]:
         ended: list[Ended] = []
         with contextlib.suppress(Garbled):
-            for frame in self._inlet.read_all():
-                if end := self._settle(frame):
-                    ended.append(end)  # noqa: PERF401 - as in `read`
+            self._sort(self._inlet.read_all(), ended)
         return ended
 
     def _victim(self, ticket: int, death: Death, now: float, wall: float) -> Ended:
-        grant = self._given[ticket][0]
-        outcome, failure = self._verdict_on(ticket, grant.name, death)
-        seconds = now - self._since
-        settlement = Settlement(
-            *(grant.id, grant.attempt, outcome, encode_failure(failure)),
-            started=wall - seconds,
-            wall=seconds,
-            cpu=max(death.cpu - self._cpu, 0.0),
-            rss=death.rss,
-            output=self._ear.take(ticket, grant),
-        )
-        return grant.name, settlement
+        grant, seconds = self._given[ticket][0], now - self._since
+        verdict = self._verdict_on(ticket, grant.name, death)
+        cpu = max(death.cpu - self._cpu, 0.0)
+        return victim(grant, verdict, death, (wall - seconds, seconds, cpu), self._ear.take(ticket, grant))
 
     def _verdict_on(self, ticket: int, name: str, death: Death) -> Verdict:
         if ticket in self._verdicts:

@@ -18,3 +18,5 @@ class PoolSettings(msgspec.Struct, frozen=True):
     """Bytes of private memory for each child; 0: no limit."""
     result: int = 0
     """Bytes of an encoded result; 0: no limit."""
+    worker: str = ""
+    """Whose pool it is: stands beside what its tasks say."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qdistd.call import encode_failure
-from qdistd.model import Failure, Grant, Held, Outcome, Settlement
+from qdistd.model import Failure, Grant, Held, Outcome, Said, Settlement
 from qdistd.pool import PoolEstate, PoolSettings
 from qdistd.protocol import Orders
 from qdistd.worker.outbox import Outbox
@@ -38,6 +38,9 @@ class Pool(Protocol):
 
     def running(self) -> int:
         """How many tasks run at this moment."""
+
+    def said(self) -> list[Said]:
+        """What running tasks have said since the last time."""
 
     def cancel(self, task_id: bytes) -> None:
         """End this task, if it is here."""

@@ -22,7 +22,7 @@ import msgspec
 
 from qdistd.address import Address
 from qdistd.errors import QdistError
-from qdistd.model import Settlement
+from qdistd.model import Said, Settlement
 from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Report, Reported, Welcome
 from qdistd.wire.caller import ANSWER_DEADLINE
 from qdistd.wire.link import Link
@@ -33,6 +33,13 @@ from qdistd.worker.settings import Settings
 
 GREETING = 5.0
 """Seconds a master may take to open a connection, and as many to answer `Hello`."""
+
+BETWEEN_WORDS = 1.0
+"""Seconds between two reports that say what running tasks print: as live as a person needs it."""
+
+MOST_TALKERS = 100
+LIVE_OUTPUT = 16 * 1024
+"""Tasks, and bytes of each, that one report speaks of: far under a frame, whatever results it has."""
 
 GOODBYE = 2.0
 """Seconds it may take to answer `Bye`, and as many for the connection to end."""
@@ -102,6 +109,8 @@ class MasterConversation:
         """What was asked, and who hears the answer."""
         self._reporting = False
         self._reported_at = asyncio.get_running_loop().time()
+        self._looked_at = self._reported_at
+        """When running tasks were last asked for what they have said."""
         self._parked: Lease | None = None
 
     def turn(self, now: float) -> float:
@@ -110,7 +119,10 @@ class MasterConversation:
         self._hands.tidy(now)
         self._report(now)
         self._lease()
-        return float("inf") if self._reporting else self._reported_at + self._welcome.heartbeat
+        if self._reporting:
+            return float("inf")
+        due = self._reported_at + self._welcome.heartbeat
+        return min(due, self._looked_at + BETWEEN_WORDS) if self._hands.pool.running() else due
 
     def due(self) -> float:
         """See `Conversation.due`. The link itself gives a report up by then, and ends."""
@@ -153,12 +165,22 @@ class MasterConversation:
         if self._reporting:
             return
         batch = self._hands.outbox.batch()
-        if not batch and now < self._reported_at + self._welcome.heartbeat:
+        said = self._news(now)
+        if not batch and not said and now < self._reported_at + self._welcome.heartbeat:
             return
         self._reporting = True
         self._reported_at = now
         limit = self._welcome.result
-        self._ask(Report([fitting(item, limit) for item in batch]), partial(self._reported, batch))
+        report = Report([fitting(item, limit) for item in batch], said)
+        self._ask(report, partial(self._reported, batch))
+
+    def _news(self, now: float) -> list[Said]:
+        """What running tasks have said. Of more than fits the master hears when they end."""
+        if now < self._looked_at + BETWEEN_WORDS:
+            return []
+        self._looked_at = now
+        news = self._hands.pool.said()[:MOST_TALKERS]
+        return [Said(said.id, said.attempt, said.output[-LIVE_OUTPUT:]) for said in news]
 
     def _reported(self, batch: list[Settlement], reported: Reported) -> None:
         self._reporting = False

@@ -28,13 +28,14 @@ class Settings(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, config: WorkerConfig, key: Key, host: str, life: Life) -> "Settings":
         """The settings of an instance on `host`, as its configuration says. `key`: what `config.key` holds."""
+        name = f"{config.instance}@{host}"
         return cls(
-            name=f"{config.instance}@{host}",
+            name=name,
             host=host,
             masters=config.masters,
             key=key,
             queues=config.queues,
-            pool=_pool_settings(config),
+            pool=_pool_settings(config, name),
             pid=os.getpid(),
             life=life,
             plain_task=config.compat.task if config.protocol == "queue" else "",
@@ -46,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True):
         return self.masters, self.key, self.queues, self.pool.processes
 
 
-def _pool_settings(config: WorkerConfig) -> PoolSettings:
+def _pool_settings(config: WorkerConfig, name: str) -> PoolSettings:
     return PoolSettings(
         processes=config.processes or os.cpu_count() or 1,
         modules=config.tasks,
@@ -54,4 +55,5 @@ def _pool_settings(config: WorkerConfig) -> PoolSettings:
         timeout=config.limits.timeout,
         memory=config.limits.memory,
         result=config.limits.result,
+        worker=name,
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qdistd.call import encode_failure
-from qdistd.model import Failure, Grant, Held, Outcome, Settlement
+from qdistd.model import Failure, Grant, Held, Outcome, Said, Settlement
 from qdistd.pool import PoolSettings
 from tests.simulation.history import History, Run
 from tests.simulation.world import Process
@@ -42,6 +42,9 @@ class SimPool:
 
     def running(self) -> int:
         return len(self._running)
+
+    def said(self) -> list[Said]:
+        return []
 
     def cancel(self, task_id: bytes) -> None:
         ended = [grant for grant in self._waiting if grant.id == task_id]
