@@ -22,6 +22,9 @@ from qdistd.systemd import JournalHandler, fields_of, stderr_is_journal
 BACKLOG = 10_000
 """Records that may wait for a slow reader: about 5 MB, and ten busy seconds."""
 
+KEPT_FREE = 10
+"""One place in so many is for warnings and errors only: what is told for its own sake crowds out no trouble."""
+
 FAREWELL = 2.0
 """Seconds that the end of the program waits for the last records to be written."""
 
@@ -57,6 +60,12 @@ class Relay(logging.handlers.QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Queue the record, or count it as dropped. `logging` holds the lock of this handler meanwhile."""
+        if (
+            record.levelno < logging.WARNING
+            and self._line.qsize() >= self._line.maxsize - self._line.maxsize // KEPT_FREE
+        ):
+            self._dropped += 1
+            return
         try:
             self._line.put_nowait(record)
         except queue.Full:

@@ -247,6 +247,17 @@ def test_a_journal_that_stands_still_stops_nobody_and_misses_nothing_of_the_back
     assert 0 < dropped <= logged - BACKLOG
 
 
+def test_details_never_crowd_out_a_warning(journal: socket.socket, tmp_path: Path) -> None:
+    relay = Relay(JournalHandler("qdist-test", tmp_path / "journal"))
+    logger = logger_with(relay)
+    for _ in range(2 * BACKLOG):
+        logger.info("a detail")
+    logger.warning("trouble")
+    while parse(journal.recv(4096))["MESSAGE"] != "trouble":
+        pass
+    relay.close()
+
+
 def test_a_record_says_what_its_arguments_were_when_it_was_logged() -> None:
     gate = Gate()
     relay = Relay(gate)
