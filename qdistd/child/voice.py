@@ -74,20 +74,22 @@ class Voice:
     """Takes the place of `sys.stdout` and `sys.stderr`, and listens to `logging`."""
 
     def __init__(self, conveyor: Conveyor) -> None:
-        self._streams = [self._open(conveyor, name) for name in STREAMS]
+        self._conveyor = conveyor
+        self._streams = {name: self._open(name) for name in STREAMS}
         records = Records(conveyor)
         records.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[records])
 
     def end(self) -> None:
-        """A task has ended: what it has said of its last line was all of it."""
-        for stream in self._streams:
-            with contextlib.suppress(ValueError):  # closed by the task
+        """A task has ended: what it has said of its last line was all of it. What it has closed is opened anew."""
+        for name, stream in tuple(self._streams.items()):
+            try:
                 stream.flush()
+            except ValueError:  # closed, or taken apart
+                self._streams[name] = self._open(name)
 
-    @staticmethod
-    def _open(conveyor: Conveyor, name: str) -> io.TextIOWrapper:
-        raw = Stream(conveyor, *STREAMS[name])
+    def _open(self, name: str) -> io.TextIOWrapper:
+        raw = Stream(self._conveyor, *STREAMS[name])
         buffer = io.BufferedWriter(raw)  # type: ignore[type-var] # typeshed wants more of a raw stream than is used
         text = io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=True)
         setattr(sys, name, text)
