@@ -79,9 +79,13 @@ class TaskQuarantined(TaskFailed):
 
 
 class Overloaded(QdistError):
-    """The master cannot take more just now (queue limit, disk space). Try again later."""
+    """The master cannot take more just now (queue limit, disk space). Try again in `after` seconds."""
 
     code = "overloaded"
+
+    def __init__(self, message: str, after: float = 1.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class Unavailable(QdistError):

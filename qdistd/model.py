@@ -12,7 +12,7 @@ import enum
 import hashlib
 import uuid
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -29,7 +29,7 @@ MOST_OUTPUT = 64 * 1024
 
 
 class State(enum.IntEnum):
-    """Where a task stands. `scheduled → ready → leased → succeeded | failed | cancelled | quarantined`."""
+    """Where a task stands. `blocked | scheduled → ready → leased → succeeded | failed | cancelled | quarantined`."""
 
     SCHEDULED = 0
     READY = 1
@@ -38,6 +38,8 @@ class State(enum.IntEnum):
     FAILED = 4
     CANCELLED = 5
     QUARANTINED = 6
+    BLOCKED = 7
+    """Waits for other tasks: those it comes after, or those that run with the same concurrency key."""
 
     @property
     def final(self) -> bool:
@@ -67,6 +69,8 @@ class Outcome(enum.IntEnum):
     """The worker vanished: only the master says so."""
     CANCELLED = 5
     """The worker ended it by order: because somebody cancelled the task, or because the attempt was stale."""
+    REJECTED = 6
+    """The task raised `Reject`: it will never succeed, whatever retries it has left."""
 
     @property
     def word(self) -> str:
@@ -77,8 +81,9 @@ class Outcome(enum.IntEnum):
 class Failure(msgspec.Struct, frozen=True):
     """Why an attempt has no result.
 
-    `kind`: exception, timeout, exit, signal, memory, not-found, not-allowed, undecodable, unserializable, too-large,
-    lost, stopped, cancelled, damaged. `type` and `traceback` speak of exceptions, `number` is the exit code or signal.
+    `kind`: exception, retry, rejected, timeout, soft-timeout, exit, signal, memory, not-found, not-allowed,
+    undecodable, unserializable, too-large, lost, stopped, cancelled, expired, damaged.
+    `type` and `traceback` speak of exceptions, `number` is the exit code or signal.
     """
 
     kind: str
@@ -86,6 +91,18 @@ class Failure(msgspec.Struct, frozen=True):
     type: str = ""
     traceback: str = ""
     number: int = 0
+
+
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+"""What a worker is or has (`gpu`, `site=berlin`), and a task may require."""
+
+MOST_PREDECESSORS = 1000
+"""Tasks that one task may come after: what one request can name, and one transaction look at."""
+
+MOST_LABELS = 100
+"""Labels of one worker, or required by one task."""
+
+Labels = Annotated[list[Label], msgspec.Meta(max_length=MOST_LABELS)]
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
@@ -111,6 +128,35 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     """Idempotency key, kept for people; the id was derived from it."""
     mailbox: bool = False
     """Its result goes to `get_result_queue()` of stock clients."""
+    soft_timeout: Seconds = 0.0
+    """Seconds after which `SoftTimeout` is raised in the task; 0: the worker's own limit."""
+    backoff_cap: Seconds = 3600.0
+    """Seconds that `backoff` never doubles beyond."""
+    expires: Seconds = 0.0
+    """Seconds after its arrival by which it must have begun, or it is cancelled; 0: it never expires."""
+    requires: Labels = []
+    """Labels that a worker must have to run it."""
+    concurrency_key: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """No more of them run at once than `per_key` of its queue allows."""
+    unique: Literal["", "queued", "running"] = ""
+    """While another one like it is queued, or queued or running, this submit is that other task."""
+    unique_key: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    """What is alike; empty: queue, name and payload."""
+    coalesce: bool = False
+    """Where it is another task that still waits, that takes over the payload of this one."""
+    after: Annotated[list[TaskId], msgspec.Meta(max_length=MOST_PREDECESSORS)] = []
+    """Tasks that must have ended before it runs."""
+    if_failed: Literal["cancel", "run", "wait"] = "cancel"
+    """What becomes of it when one of these ends without success: cancelled, run all the same, or waits for a retry."""
+    take: Literal["", "args", "list"] = ""
+    """How it gets the results of these: not, as its first arguments, or as one list that is its first argument."""
+
+
+class Merged(msgspec.Struct, frozen=True, array_like=True):
+    """A unique task that was submitted, and the one like it that it is."""
+
+    id: TaskId
+    into: TaskId
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True):
@@ -122,6 +168,11 @@ class Grant(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
     queue: str = "default"
     timeout: float = 0.0
+    soft_timeout: float = 0.0
+    priority: int = 0
+    inputs: list[bytes] = []
+    """The values of the tasks it comes after, in their order; empty where one has none."""
+    take: str = ""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -131,12 +182,23 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
 
 
+class Progress(msgspec.Struct, frozen=True, array_like=True):
+    """How far a running task says it is; `total` 0: it does not know."""
+
+    done: float
+    total: float = 0.0
+    note: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
 class Said(msgspec.Struct, frozen=True, array_like=True):
-    """What an attempt that runs has printed since it was last spoken of."""
+    """What an attempt that runs has printed, and brought about, since it was last spoken of."""
 
     id: TaskId
     attempt: int
     output: Annotated[bytes, msgspec.Meta(max_length=MOST_OUTPUT)]
+    progress: Progress | None = None
+    partials: list[bytes] = []
+    """Encoded values."""
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -180,6 +242,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     token: bytes = b""
     output: bytes = b""
     """The end of what the attempt has printed and logged, at most `MOST_OUTPUT` bytes."""
+    wait: float = -1.0
+    """Seconds that a task which raised `Retry` wants to wait; negative: as its backoff says."""
 
 
 class Claim(msgspec.Struct, array_like=True):
@@ -197,6 +261,11 @@ class Claim(msgspec.Struct, array_like=True):
     losses: int
     cancel: int
     mailbox: int
+    backoff_cap: float = 3600.0
+    requires: str = ""
+    """Its labels in their order, with line breaks between them: all tasks with the same ones wait in one lane."""
+    key: str = ""
+    """Its concurrency key."""
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -252,6 +321,26 @@ class TaskView(msgspec.Struct, frozen=True):
     payload: bytes = b""
     value: bytes = b""
     attempts: list[AttemptView] = []
+    soft_timeout: float = 0.0
+    backoff: float = 0.0
+    backoff_cap: float = 0.0
+    expires: float = 0.0
+    """Seconds since 1970; 0: never."""
+    requires: list[str] = []
+    concurrency_key: str = ""
+    after: list[TaskId] = []
+    if_failed: str = "cancel"
+    blocked_by: int = 0
+    """How many of `after` it still waits for."""
+    failures: int = 0
+    crashes: int = 0
+    losses: int = 0
+    progress: Progress | None = None
+    partials: list[bytes] = []
+    """The latest ones of the running attempt; `partials_before`: how many there were before them."""
+    partials_before: int = 0
+    why: str = ""
+    """Why it does not run now: one sentence, where there is something to say."""
 
 
 class QueueView(msgspec.Struct, frozen=True):
@@ -259,6 +348,10 @@ class QueueView(msgspec.Struct, frozen=True):
 
     name: str
     counts: dict[str, int] = {}
+    paused: float = 0.0
+    """Since when (seconds since 1970); 0: it is not."""
+    limits: dict[str, str] = {}
+    """The limits that hold for it, by the name of their setting."""
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -274,6 +367,10 @@ class WorkerView(msgspec.Struct, frozen=True):
     queues: list[str]
     since: float
     seen: float
+    labels: list[str] = []
+    troubles: list[str] = []
+    """What it cannot do just now, in sentences: a share that does not answer."""
+    drained: bool = False
 
 
 class IdMaker:

@@ -17,7 +17,9 @@ from qdistd.model import (
     Count,
     Grant,
     Held,
+    Labels,
     Life,
+    Merged,
     Name,
     QueueView,
     Result,
@@ -54,6 +56,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 Token = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Ids = Annotated[list[TaskId], msgspec.Meta(max_length=LARGEST_BATCH)]
 QueueNames = Annotated[list[Name], msgspec.Meta(max_length=MOST_QUEUES)]
+Troubles = Annotated[list[Annotated[str, msgspec.Meta(max_length=500)]], msgspec.Meta(max_length=100)]
 Poll = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_POLL)]
 
 
@@ -79,6 +82,8 @@ class Hello(msgspec.Struct):
     processes: Count = 0
     held: list[Held] = []
     life: Life = Life()
+    labels: Labels = []
+    troubles: Troubles = []
 
 
 class Welcome(msgspec.Struct):
@@ -97,6 +102,8 @@ class Submit(msgspec.Struct, array_like=True):
 
     tasks: Annotated[list[Task], msgspec.Meta(max_length=LARGEST_BATCH)]
     watch: bool = True
+    atomic: bool = False
+    """Where one is refused, none is stored."""
 
 
 class Refusal(msgspec.Struct, array_like=True):
@@ -105,12 +112,16 @@ class Refusal(msgspec.Struct, array_like=True):
     id: TaskId
     code: str
     message: str
+    after: float = 0.0
+    """Seconds after which it may be worth trying again; 0: it is not."""
 
 
 class Accepted(msgspec.Struct, array_like=True):
-    """Every task of the `Submit` is on the master's disk, but those named here."""
+    """Every task of the `Submit` is on the master's disk, but those refused."""
 
     refused: list[Refusal] = []
+    merged: list[Merged] = []
+    """Those that are another task: its result is the one that is watched."""
 
 
 class Wait(msgspec.Struct, array_like=True):
@@ -140,6 +151,10 @@ class Lease(msgspec.Struct, array_like=True):
     queues: QueueNames
     count: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)]
     seconds: Poll = 0.0
+    idle: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)] = 0
+    """Children with nothing to do: of a queue with limits no more is granted, as those begin at once."""
+    fair: bool = False
+    """The queues share this worker by their weights, and are not served in this order."""
 
 
 class Orders(msgspec.Struct, array_like=True):
@@ -173,6 +188,13 @@ class Reported(msgspec.Struct, array_like=True):
 
 class Bye(msgspec.Struct):
     """A worker goes on purpose: what it still holds goes back to its queue at once and at no cost."""
+
+
+class Relabel(msgspec.Struct):
+    """What a worker has, and what it cannot do just now, has changed. Both lists are whole."""
+
+    labels: Labels = []
+    troubles: Troubles = []
 
 
 class Cancel(msgspec.Struct):
@@ -237,6 +259,39 @@ class Retry(msgspec.Struct):
     ids: Ids
 
 
+class Pause(msgspec.Struct):
+    """Lease nothing more of these queues; `on` false: do again. What runs is left alone. Outlives restarts."""
+
+    queues: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+    on: bool = True
+
+
+class Drain(msgspec.Struct):
+    """Lease nothing more to these workers, or to all workers of these hosts; `on` false: do again.
+
+    They finish what they run and hand the rest back. It holds for whoever has the name later, too.
+    """
+
+    names: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+    on: bool = True
+
+
+class Switched(msgspec.Struct):
+    """Answer to `Pause` and `Drain`: those that were not so before, and those that nobody has heard of."""
+
+    changed: list[str]
+    unknown: list[str] = []
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """Tasks that are ready and that nobody can take, and why."""
+
+    queue: str
+    requires: list[str]
+    tasks: int
+    reason: str
+
+
 class Status(msgspec.Struct):
     """How the master is."""
 
@@ -258,6 +313,10 @@ class StatusView(msgspec.Struct):
     commits: int
     submitted: int
     settled: int
+    stuck: list[Stuck] = []
+    drained: list[str] = []
+    overload: str = ""
+    """Why no task is taken just now, where that is so."""
 
 
 class Verb(msgspec.Struct, frozen=True):
@@ -277,6 +336,8 @@ VERBS: dict[str, Verb] = {
         Verb("wait", Role.SUBMIT, Wait, Finished),
         Verb("cancel", Role.SUBMIT, Cancel, Cancelled),
         Verb("retry", Role.SUBMIT, Retry, Cancelled),
+        Verb("pause", Role.ADMIN, Pause, Switched),
+        Verb("drain", Role.ADMIN, Drain, Switched),
         Verb("show", Role.SUBMIT, Show, TaskView),
         Verb("list", Role.SUBMIT, List, Listed),
         Verb("queues", Role.SUBMIT, Queues, QueueList),
@@ -285,6 +346,7 @@ VERBS: dict[str, Verb] = {
         Verb("lease", Role.WORK, Lease, Granted),
         Verb("report", Role.WORK, Report, Reported),
         Verb("bye", Role.WORK, Bye, Reported),
+        Verb("labels", Role.WORK, Relabel, Reported),
     )
 }
 

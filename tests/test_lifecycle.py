@@ -54,6 +54,8 @@ def test_every_outcome_leads_where_the_table_allows(outcome: Outcome, cancel: in
         (Outcome.RELEASED, {"cancel": 1}, State.CANCELLED),
         (Outcome.CANCELLED, {"cancel": 1}, State.CANCELLED),
         (Outcome.CANCELLED, {}, State.READY),
+        (Outcome.REJECTED, {"retries": 9}, State.FAILED),
+        (Outcome.REJECTED, {"retries": 9, "cancel": 1}, State.CANCELLED),
     ],
 )
 def test_an_attempt_ends_as_the_rules_say(outcome: Outcome, changes: dict[str, int], state: State) -> None:
@@ -84,7 +86,7 @@ def test_a_retry_waits_somewhere_below_a_cap_that_doubles() -> None:
     ]
     assert 0 <= waits[0] <= 2 and 0 <= waits[1] <= 2 and waits[0] != waits[1]
     assert 0 <= waits[2] <= 32 and waits[2] > 2
-    assert lifecycle.backoff(1.0, 1000) == lifecycle.LONGEST_BACKOFF
+    assert lifecycle.backoff(1.0, 1000, 60.0) == 60.0
 
 
 @pytest.mark.parametrize(
@@ -106,5 +108,23 @@ def test_a_task_is_ready_once_both_its_delay_and_its_time_are_over(
 def test_an_ended_task_only_comes_back_by_hand() -> None:
     for state in State:
         if state.final:
-            assert MOVES[state] <= {State.READY}
+            assert MOVES[state] <= {State.READY, State.BLOCKED}
     assert not MOVES[State.SUCCEEDED]
+
+
+def test_a_task_that_asks_for_a_retry_waits_as_long_as_it_asked_for_and_no_longer() -> None:
+    asked = lifecycle.after(claim(retries=1), Outcome.FAILED, Policy(), NOW, random.Random(1), 60.0)
+    assert (asked.state, asked.run_at, asked.failures) == (State.SCHEDULED, NOW + 60.0, 1)
+    used_up = lifecycle.after(claim(retries=1, failures=1), Outcome.FAILED, Policy(), NOW, random.Random(1), 60.0)
+    assert used_up.state is State.FAILED
+
+
+@pytest.mark.parametrize("wish", [-1.0, float("nan")])
+def test_what_is_no_wish_is_left_to_the_backoff(wish: float) -> None:
+    reached = lifecycle.after(claim(retries=1, backoff=8.0), Outcome.FAILED, Policy(), NOW, random.Random(1), wish)
+    assert NOW < reached.run_at <= NOW + 8.0
+
+
+def test_a_retry_never_waits_longer_than_the_cap_of_its_task() -> None:
+    reached = after(Outcome.FAILED, retries=50, failures=40, backoff=10.0, backoff_cap=12.0)
+    assert NOW < reached.run_at <= NOW + 12.0
