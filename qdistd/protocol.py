@@ -13,24 +13,8 @@ from typing import Annotated
 
 import msgspec
 
-from qdistd.model import (
-    Count,
-    Grant,
-    Held,
-    Labels,
-    Life,
-    Merged,
-    Name,
-    QueueView,
-    Result,
-    Said,
-    Settlement,
-    State,
-    Task,
-    TaskId,
-    TaskView,
-    WorkerView,
-)
+from qdistd.model import Count, Grant, Held, Labels, Life, Merged, Name, Result, Said, Settlement, State, Task, TaskId
+from qdistd.views import QueueView, TaskView, WorkerView
 
 VERSION = 1
 """Grows when a verb changes its meaning; `Hello` and `Welcome` exchange it."""

@@ -15,7 +15,8 @@ from cluster import Cluster
 from daemons import Daemon
 
 from qdistd import Client
-from qdistd.model import Settlement, State, TaskView, id_text
+from qdistd.model import Settlement, State, id_text
+from qdistd.views import TaskView
 
 CHANGES = re.compile(r"qdistd\.worker (no master answers|connected|lost|no master takes)")
 

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from qdistd.address import Address
-from qdistd.model import QueueView
 from qdistd.protocol import VERBS, Accepted, QueueList, Role
+from qdistd.views import QueueView
 from qdistd.wire.keyring import Key, Keyring
 from qdistd.wire.link import Link
 from qdistd.wire.network import AsyncioNetwork

@@ -21,23 +21,10 @@ from qdistd import lifecycle
 from qdistd.broker.clock import SteadyClock
 from qdistd.broker.news import News
 from qdistd.broker.seats import Seat, Seats
-from qdistd.model import (
-    MOST_OUTPUT,
-    Claim,
-    Failure,
-    Grant,
-    Held,
-    Next,
-    Outcome,
-    Result,
-    Said,
-    Settlement,
-    State,
-    Task,
-    WorkerView,
-)
+from qdistd.model import MOST_OUTPUT, Claim, Failure, Grant, Held, Next, Outcome, Result, Said, Settlement, State, Task
 from qdistd.protocol import Refusal
 from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Store, WorkerRow
+from qdistd.views import WorkerView
 
 LONGEST_NAP = 10.0
 """Seconds between ticks at most: the wall clock may step, and a task for a time of day must notice."""

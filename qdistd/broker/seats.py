@@ -9,8 +9,9 @@ Deadlines are the master's monotonic seconds and are never stored: after a resta
 
 from collections.abc import Iterable, Iterator
 
-from qdistd.model import MOST_OUTPUT, Claim, Said, WorkerView
+from qdistd.model import MOST_OUTPUT, Claim, Said
 from qdistd.store import WorkerRow
+from qdistd.views import WorkerView
 
 FORGET_AFTER = 3600.0
 """Seconds a worker that went away stays in `qdist workers`."""

@@ -8,8 +8,8 @@ import click
 from qdistd.cli.words import json_option
 
 if TYPE_CHECKING:
-    from qdistd.model import QueueView, WorkerView
     from qdistd.protocol import StatusView
+    from qdistd.views import QueueView, WorkerView
 
 OPEN_STATES = ("scheduled", "ready", "leased")
 END_STATES = ("succeeded", "failed", "cancelled", "quarantined")

@@ -11,7 +11,7 @@ from qdistd.cli.exits import Exit
 from qdistd.cli.words import json_option, task_id
 
 if TYPE_CHECKING:
-    from qdistd.model import AttemptView, TaskView
+    from qdistd.views import AttemptView, TaskView
 
 PAUSE = 0.5
 """Seconds between two looks at a task that is followed: a worker speaks of its output once a second."""

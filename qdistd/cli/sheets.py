@@ -21,7 +21,8 @@ from qdistd.cli.output import (
     write_table,
 )
 from qdistd.errors import Malformed
-from qdistd.model import AttemptView, Failure, State, TaskView, id_text
+from qdistd.model import Failure, State, id_text
+from qdistd.views import AttemptView, TaskView
 
 LAST_LINES = 10
 """Lines that `qdist show` shows of what an attempt has printed."""

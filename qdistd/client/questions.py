@@ -10,8 +10,9 @@ from typing import Any
 from qdistd.client.background import Background
 from qdistd.client.handle import Handle
 from qdistd.errors import Refused
-from qdistd.model import QueueView, State, TaskView, WorkerView, id_from_text
+from qdistd.model import State, id_from_text
 from qdistd.protocol import LARGEST_BATCH, Cancel, List, Listed, Queues, Retry, Show, Status, StatusView, Workers
+from qdistd.views import QueueView, TaskView, WorkerView
 
 Ids = Iterable[str | uuid.UUID | Handle[Any]]
 States = dict[str, State | None]

@@ -9,8 +9,9 @@ from qdistd import protocol as say
 from qdistd.broker import Broker, Seat
 from qdistd.errors import NotFound
 from qdistd.master.guest import Guest
-from qdistd.model import QueueView, State, TaskView, id_text
+from qdistd.model import State, id_text
 from qdistd.store import Page, Store
+from qdistd.views import QueueView, TaskView
 
 
 class Put(Protocol):

@@ -16,7 +16,8 @@ from typing import Protocol
 import msgspec
 
 from qdistd.errors import ConfigError
-from qdistd.model import Claim, Life, Next, Outcome, Result, State, Task, TaskView
+from qdistd.model import Claim, Life, Next, Outcome, Result, State, Task
+from qdistd.views import TaskView
 
 LARGEST_LEASE = 3 * 1024 * 1024
 """Bytes of payload after which a lease is full. Two of them and the largest payload (8 MiB) make less than a frame."""

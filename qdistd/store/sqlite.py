@@ -14,9 +14,10 @@ from typing import Any
 from zlib import crc32
 
 from qdistd.errors import ConfigError
-from qdistd.model import Claim, Outcome, Result, State, TaskView
+from qdistd.model import Claim, Outcome, Result, State
 from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, views
 from qdistd.store.schema import migrate
+from qdistd.views import TaskView
 
 CACHE_KIB = 64 * 1024
 """Page cache: the hot end of the table and its indexes for millions of rows, well inside the 250 MB of a master."""

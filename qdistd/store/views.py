@@ -8,8 +8,9 @@ import msgspec
 
 from qdistd.call import decode_failure
 from qdistd.errors import Malformed
-from qdistd.model import AttemptView, Failure, Outcome, Result, State, TaskView
+from qdistd.model import Failure, Outcome, Result, State
 from qdistd.store import Page
+from qdistd.views import AttemptView, TaskView
 
 _DAMAGED = msgspec.msgpack.encode(
     Failure("damaged", "the stored result is not what was written: the disk or its file system has changed it")
