@@ -12,12 +12,13 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
 
 from qdistd.cli.app import qdist
+from qdistd.config.rows import Setting
 from qdistd.config.settings import schema
 from qdistd.config.showing import toml_value
 from qdistd.programs import master, worker
@@ -58,10 +59,21 @@ def part(kind: str, name: str) -> str:
 
 def settings(kind: str) -> Iterator[str]:
     """Every setting of a file, by section."""
-    for section, rows in schema(kind).sections.items():  # type: ignore[arg-type]  # pages name what there is
+    table = schema(kind)  # type: ignore[arg-type]  # pages name what there is
+    for section, rows in table.sections.items():
         yield f"## [{section}]"
-        for key, row in rows.items():
-            yield entry(f"*{plain(key)}* = {plain(toml_value(row.default))}", row.explanation, row.kind.expected)
+        yield from keys(rows)
+    for section, named in table.named.items():
+        yield f"## [{section}.NAME]"
+        yield fill(plain(named.explanation))
+        yield from keys(named.rows)
+
+
+def keys(rows: Mapping[str, Setting]) -> Iterator[str]:
+    """The keys of one section. One that has no default has an example in its place."""
+    for key, row in rows.items():
+        head = f"*{plain(key)}*" if row.required else f"*{plain(key)}* = {plain(toml_value(row.default))}"
+        yield entry(head, row.explanation, row.kind.expected)
 
 
 def commands(group: click.Command, *names: str) -> Iterator[str]:

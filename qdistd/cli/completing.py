@@ -28,8 +28,9 @@ def setting_values(context: click.Context, _: click.Parameter, typed: str) -> li
     if not kind or not setting:
         return []
     *tables, key = setting.split(".")
-    sections = schema(kind).sections
-    row = sections.get(tables[-1] if tables else kind, sections[kind]).get(key)
+    table = schema(kind)
+    section = next((name for name in (*tables[:1], *tables[-1:]) if name in (*table.named, *table.sections)), kind)
+    row = table.rows(section).get(key)
     words = row.kind.words if row and isinstance(row.kind, Choice) else ()
     return _beginning(typed, ("false", "true") if row and isinstance(row.kind, Flag) else words)
 
@@ -42,7 +43,7 @@ def worker_instances(context: click.Context, _: click.Parameter, typed: str) -> 
 
 
 def _settings(kind: "FileKind", file: Path | None) -> Iterator[str]:
-    from qdistd.config.loading import instances
+    from qdistd.config.loading import instances, named_tables
     from qdistd.config.settings import schema
 
     sections = schema(kind).sections
@@ -52,6 +53,8 @@ def _settings(kind: "FileKind", file: Path | None) -> Iterator[str]:
         for section, rows in sections.items():
             table = f"instance.{instance}" if section == kind else f"instance.{instance}.{section}"
             yield from (f"{table}.{key}" for key in rows)
+    for section, name in named_tables(kind, file):
+        yield from (f"{section}.{name}.{key}" for key in schema(kind).rows(section))
 
 
 def _beginning(typed: str, words: Iterable[str]) -> list[str]:

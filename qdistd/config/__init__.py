@@ -1,6 +1,6 @@
 """Configuration: read once, checked whole, frozen; secrets stay in their files until `read_key` is asked.
 
-settings: the table of all settings, in the kinds of value that `kinds` knows
+settings, tables: the table of all settings, made of `rows`, in the kinds of value that `kinds` and `rates` know
   │
 reading: bytes ──> survey: values, origins, problems ──> loading: files ──> …Config ──> keys: the key files
                                                            └──> showing: show, check, sample; editing: set_value
@@ -11,7 +11,9 @@ reading: bytes ──> survey: values, origins, problems ──> loading: files 
 from qdistd.config.keys import KeyFile, master_keys, own_key, read_key
 from qdistd.config.kinds import duration, size
 from qdistd.config.loading import HERE, Place, load_client, load_master, load_worker, main_file
+from qdistd.config.rates import Rate
 from qdistd.config.settings import DEFAULT_INSTANCE, ClientConfig, FileKind, MasterConfig, WorkerConfig
+from qdistd.config.tables import QueueConfig
 
 __all__ = [
     "DEFAULT_INSTANCE",
@@ -21,6 +23,8 @@ __all__ = [
     "KeyFile",
     "MasterConfig",
     "Place",
+    "QueueConfig",
+    "Rate",
     "WorkerConfig",
     "duration",
     "load_client",

@@ -21,7 +21,7 @@ from qdistd.config.kinds import Raw, echo
 from qdistd.config.loading import HERE, FileName, Place, main_file, survey
 from qdistd.config.reading import Trail, Unusable, dotted, parse, read_bytes, statements
 from qdistd.config.settings import FileKind, Schema, schema
-from qdistd.config.showing import sample, toml_value
+from qdistd.config.showing import sample, toml_key, toml_value
 from qdistd.config.survey import INSTANCE, INSTANCE_EXPECTED, INSTANCES, Where, did_you_mean, listed, unknown_key
 from qdistd.errors import ConfigError
 
@@ -32,9 +32,10 @@ NEW_FILE_MODE = 0o644
 def set_value(kind: FileKind, path: FileName, name: str, text: str, *, place: Place = HERE) -> Path:
     """Write one setting into a file; the file it was written to.
 
-    `name`: "limits.lease", for a worker also "instance.NAME.queues" and "instance.NAME.limits.timeout". `text`: the
-    value as TOML or without quotes, lists with commas. A missing file begins as the shipped sample. ConfigError,
-    and the file stays as it is, where the name is unknown or anything would be wrong with the resulting file.
+    `name`: "limits.lease", for a master also "queue.NAME.rate", for a worker also "instance.NAME.queues" and
+    "instance.NAME.limits.timeout". `text`: the value as TOML or without quotes, lists with commas. A missing file
+    begins as the shipped sample. ConfigError, and the file stays as it is, where the name is unknown or anything
+    would be wrong with the resulting file.
     """
     table = schema(kind)
     where, trail = _target(table, name)
@@ -56,6 +57,8 @@ def _file(kind: FileKind, path: FileName, place: Place) -> Path:
 
 def _target(table: Schema, name: str) -> tuple[Where, Trail]:
     """The setting that is meant, and where it stands in a file."""
+    if name.split(".")[0] in table.named:
+        return _target_in_named(table, name)
     instance, section, key = _parts(table, name)
     if instance and not INSTANCE.fullmatch(instance):
         raise ConfigError(f"{name}: {echo(instance)} is no name of an instance; expected {INSTANCE_EXPECTED}")
@@ -64,6 +67,17 @@ def _target(table: Schema, name: str) -> tuple[Where, Trail]:
         raise ConfigError(f"{name}: {unknown_key(table, where)}")
     inner = (key,) if section == table.main else (section, key)
     return where, (INSTANCES, instance, *inner) if instance else (section, key)
+
+
+def _target_in_named(table: Schema, name: str) -> tuple[Where, Trail]:
+    """The setting of a table that a person names; that name may have dots in it."""
+    section, *middle, key = name.split(".")
+    where = Where("", section, key, ".".join(middle))
+    if not middle:
+        raise ConfigError(f"{name}: there is no such setting; expected {section}.NAME.key")
+    if key not in table.rows(section):
+        raise ConfigError(f"{name}: {unknown_key(table, where)}")
+    return where, (section, where.name, key)
 
 
 def _parts(table: Schema, name: str) -> tuple[str, str, str]:
@@ -81,7 +95,7 @@ def _parts(table: Schema, name: str) -> tuple[str, str, str]:
 
 
 def _value(table: Schema, where: Where, name: str, text: str) -> Raw:
-    kind = table.sections[where.section][where.key].kind
+    kind = table.rows(where.section)[where.key].kind
     raw = kind.toml(text)
     try:
         kind.read(raw)
@@ -132,7 +146,7 @@ def _replaced(old: str, trail: Trail, raw: Raw) -> str:
     table: Any = document
     for name in trail[:-1]:
         table = table[name]
-    table[trail[-1]] = raw
+    table[trail[-1]] = tomlkit.value(toml_value(raw)) if isinstance(raw, dict) else raw
     return tomlkit.dumps(document)
 
 
@@ -146,7 +160,7 @@ def _inserted(old: str, trail: Trail, raw: Raw) -> str:
     line = _line_below(old.replace("\r\n", "\n"), trail)
     lines = re.findall(r"[^\n]*\n|[^\n]+", old)
     if line is None:
-        return "".join([*lines, _missing_end(lines, end), end, f"[{dotted(trail[:-1])}]{end}", new])
+        return "".join([*lines, _missing_end(lines, end), end, f"[{toml_key(trail[:-1])}]{end}", new])
     return "".join([*lines[:line], _missing_end(lines[:line], end), new, *lines[line:]])
 
 

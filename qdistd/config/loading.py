@@ -88,6 +88,11 @@ def instances(path: FileName = None, *, place: Place = HERE) -> list[str]:
     return sorted(survey("worker", path, place).instances)
 
 
+def named_tables(kind: FileKind, path: FileName = None, *, place: Place = HERE) -> list[tuple[str, str]]:
+    """Section and name of the tables that a person has named, whatever may be wrong with the files."""
+    return sorted(survey(kind, path, place).tables)
+
+
 def survey(kind: FileKind, path: FileName, place: Place = HERE, instead: Mapping[Path, bytes] | None = None) -> Survey:
     """Read everything and judge it. `instead`: bytes to take for the content of a file (what would be written)."""
     walk = Walk(schema(kind))

@@ -3,15 +3,16 @@
     setting(kind, default, explanation) ──> defaults, loading, checking, `qdist config show`, the shipped samples
 
 A field of a `…Config` is a key of the main section ([master], [worker], [client]); a field made by `section` is a
-section of that name. Values are read: seconds as float, bytes as int, addresses as `Address`, files as `Path`.
+section of that name, and one made by `named` holds all tables below that name. Values are read: seconds as float,
+bytes as int, addresses as `Address`, files as `Path`.
 """
 
 # ruff: noqa: RUF009 - `setting` and `section` make dataclass fields, which ruff cannot see
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from qdistd.address import Address
 from qdistd.config.kinds import (
@@ -28,11 +29,11 @@ from qdistd.config.kinds import (
     Choice,
     Duration,
     Flag,
-    Kind,
     Number,
-    Raw,
     Size,
 )
+from qdistd.config.rows import Fault, Named, Setting, named, rows, section, setting
+from qdistd.config.tables import MOST_TASKS, QueueConfig
 
 FileKind = Literal["master", "worker", "client"]
 
@@ -47,33 +48,6 @@ MOST_FILES = 1_000_000
 
 MOST_PROCESSES = 1024
 """Children of one worker: more want a second worker, for one loop feeds them all."""
-
-
-class Setting(NamedTuple):
-    """One row of the table. `default` is the TOML value that stands in the sample."""
-
-    kind: Kind
-    default: Raw
-    explanation: str
-
-
-class Fault(NamedTuple):
-    """Settings that are right one by one and wrong together. `keys`: (section, key), the one to change first."""
-
-    keys: tuple[tuple[str, str], ...]
-    wrong: str
-    expected: str
-
-
-def setting(kind: Kind, default: Raw, explanation: str) -> Any:
-    """A field that is a key of a file."""
-    row = Setting(kind, default, explanation)
-    return dataclasses.field(default=kind.read(default), metadata={"setting": row})
-
-
-def section(kind: type) -> Any:
-    """A field that is a section of a file."""
-    return dataclasses.field(default=kind(), metadata={"section": kind})
 
 
 LEVEL = Choice(("debug", "info", "warning", "error"))
@@ -153,6 +127,18 @@ class MasterLimits:
     unauthenticated: int = setting(
         Number(1, MOST_FILES), 1000, "How many connections may be open that have not yet proved their key."
     )
+    queued: int = setting(
+        Number(0, MOST_TASKS),
+        0,
+        "How many tasks may wait in all queues together; more are refused as overloaded, with a hint when to come "
+        "back. 0: no limit.",
+    )
+    free: int = setting(
+        Size("1 MiB", "1024 TiB", optional=True),
+        "256 MiB",
+        "Size: with less space than this left on the file system of the store, tasks are refused as overloaded, while "
+        "results of tasks that run are still stored. Empty: no limit.",
+    )
 
 
 @dataclass(frozen=True)
@@ -212,6 +198,11 @@ class MasterConfig:
     compat: MasterCompat = section(MasterCompat)
     tasks: MasterTasks = section(MasterTasks)
     log: Log = section(Log)
+    queue: Mapping[str, QueueConfig] = named(
+        QueueConfig,
+        "mail",
+        "For each queue that is to flow otherwise than by these defaults, a table of its name (here: mail).",
+    )
 
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the settings together."""
@@ -346,23 +337,22 @@ Config = MasterConfig | WorkerConfig | ClientConfig
 
 
 class Schema(NamedTuple):
-    """The table of one file: `sections` in the order of the sample, `main` the name of the first."""
+    """The table of one file: `sections` in the order of the sample, `main` the name of the first; then the `named`."""
 
     main: FileKind
     config: type[Config]
     sections: dict[str, dict[str, Setting]]
+    named: dict[str, Named]
+
+    def rows(self, section: str) -> dict[str, Setting]:
+        """The keys of a section, or of each table of a kind."""
+        return self.sections[section] if section in self.sections else self.named[section].rows
 
 
 def schema(kind: FileKind) -> Schema:
     """The table that the dataclasses of a file are."""
     config: type[Config] = {"master": MasterConfig, "worker": WorkerConfig, "client": ClientConfig}[kind]
-    sections: dict[str, dict[str, Setting]] = {kind: _rows(config)}
-    for field in dataclasses.fields(config):
-        if "section" in field.metadata:
-            sections[field.name] = _rows(field.metadata["section"])
-    return Schema(kind, config, sections)
-
-
-def _rows(config: type[Any]) -> dict[str, Setting]:
     fields = dataclasses.fields(config)
-    return {field.name: field.metadata["setting"] for field in fields if "setting" in field.metadata}
+    sections = {field.name: rows(field.metadata["section"]) for field in fields if "section" in field.metadata}
+    tables = {field.name: field.metadata["named"] for field in fields if "named" in field.metadata}
+    return Schema(kind, config, {kind: rows(config), **sections}, tables)

@@ -9,7 +9,9 @@ import tomlkit
 from qdistd.config.keys import key_problems
 from qdistd.config.kinds import Raw
 from qdistd.config.loading import HERE, FileName, Place, survey
-from qdistd.config.settings import FileKind, Setting, schema
+from qdistd.config.reading import Trail
+from qdistd.config.rows import Named, Setting
+from qdistd.config.settings import FileKind, schema
 from qdistd.config.survey import Found, Survey, Where, section_name
 
 SAMPLE_WIDTH = 100
@@ -59,6 +61,7 @@ def show(
     tables = _effective(whole, instance)
     if not instance:
         tables.update(_own(whole))
+    tables.update(_named(whole))
     parts = [_files(whole)] if origin else []
     parts += ["\n".join([f"[{name}]", *_lines(values, origin)]) for name, values in tables.items()]
     return "\n\n".join(parts) + "\n"
@@ -76,11 +79,22 @@ def sample(kind: FileKind) -> str:
     """The file that is shipped: every setting explained, and commented out at its default."""
     head = f"{_comment(_HEADS[kind])}\n#\n{_comment(_HOW)}\n"
     sections = [_sample_section(name, rows) for name, rows in schema(kind).sections.items()]
+    sections += [_sample_table(name, named) for name, named in schema(kind).named.items()]
     return "\n".join([head, *sections, *([_INSTANCES] if kind == "worker" else [])])
+
+
+def toml_key(trail: Trail) -> str:
+    """A key or the name of a table, whole and with quotes where it needs them."""
+    return tomlkit.key(trail).as_string()
 
 
 def toml_value(raw: Raw) -> str:
     """A value on one line."""
+    if isinstance(raw, dict):
+        pairs = ", ".join(f"{toml_key((key,))} = {toml_value(value)}" for key, value in raw.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(raw, list):
+        return f"[{', '.join(map(toml_value, raw))}]"
     return tomlkit.item(raw).as_string()
 
 
@@ -102,6 +116,12 @@ def _own(whole: Survey) -> dict[str, dict[str, Found]]:
     return tables
 
 
+def _named(whole: Survey) -> dict[str, dict[str, Found]]:
+    """What the tables have that a person has named, by the name of the table."""
+    sections = whole.schema.named
+    return {toml_key((section, name)): found for section in sections for name, found in whole.named(section).items()}
+
+
 def _files(whole: Survey) -> str:
     return "\n".join(f"# read: {file}" for file in whole.files) or "# read: no file, for there is none"
 
@@ -110,12 +130,27 @@ def _lines(values: Mapping[str, Found], origin: bool) -> Iterator[str]:
     for key, found in values.items():
         if origin:
             yield f"# {found.origin}"
-        yield tomli_w.dumps({key: found.raw}).rstrip()
+        one_line = isinstance(found.raw, dict) or any(isinstance(inner, dict) for inner in _items(found.raw))
+        yield f"{key} = {toml_value(found.raw)}" if one_line else tomli_w.dumps({key: found.raw}).rstrip()
+
+
+def _items(raw: Raw) -> list[Raw]:
+    return raw if isinstance(raw, list) else []
 
 
 def _sample_section(name: str, rows: Mapping[str, Setting]) -> str:
-    settings = (f"{_comment(row.explanation)}\n#{key} = {toml_value(row.default)}\n" for key, row in rows.items())
-    return "\n".join([f"[{name}]", *settings])
+    return "\n".join([f"[{name}]", *_sample_lines(rows)])
+
+
+def _sample_table(name: str, named: Named) -> str:
+    """An example of a table that a person names, commented out with its header."""
+    head = f"{_comment(named.explanation)}\n#[{name}.{named.example}]\n"
+    return "\n".join([head, *_sample_lines(named.rows)])
+
+
+def _sample_lines(rows: Mapping[str, Setting]) -> Iterator[str]:
+    for key, row in rows.items():
+        yield f"{_comment(row.explanation)}\n#{key} = {toml_value(row.default)}\n"
 
 
 def _comment(text: str) -> str:

@@ -6,12 +6,14 @@ Layer ──walk──> found {Where: Found}, problems ──> Survey ──> ef
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from qdistd.config.kinds import Raw, echo
+from qdistd.config.kinds import NAME, Raw, echo
 from qdistd.config.reading import Layer, Problem, Trail, dotted
-from qdistd.config.settings import Config, Fault, Schema, WorkerConfig
+from qdistd.config.rows import Fault
+from qdistd.config.settings import Config, Schema, WorkerConfig
 from qdistd.errors import ConfigError
 
 DEFAULT = "default"
@@ -25,11 +27,15 @@ INSTANCE_EXPECTED = "letters, digits and _ . : @ \\ - (it is the name of a folde
 
 
 class Where(NamedTuple):
-    """A setting: the row of the table it belongs to, and the instance it is for ("": all)."""
+    """A setting: the row of the table it belongs to, and the instance it is for ("": all).
+
+    `name`: that of its own table, where the section is one of many, such as [queue.NAME].
+    """
 
     instance: str
     section: str
     key: str
+    name: str = ""
 
 
 class Found(NamedTuple):
@@ -48,6 +54,8 @@ class Survey:
     files: tuple[str, ...]
     found: Mapping[Where, Found]
     problems: tuple[Problem, ...] = ()
+    tables: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Section and name of every table that a person has named, and where it stands first."""
 
     def sound(self) -> "Survey":
         """Itself. ConfigError with a line for every problem, where there are any."""
@@ -60,19 +68,34 @@ class Survey:
         """The instances that have settings of their own."""
         return sorted({where.instance for where in self.found} - {""})
 
-    def where(self, instance: str, section: str, key: str) -> Where:
+    def where(self, where: Where) -> Where:
         """Where the value of a setting of an instance stands: in its own table, or in that of all."""
-        own = Where(instance, section, key)
-        return own if own in self.found else Where("", section, key)
+        return where if where in self.found else where._replace(instance="")
+
+    def look(self, where: Where) -> Found:
+        """A setting as it counts: what something sets, or its default."""
+        row = self.schema.rows(where.section)[where.key]
+        return self.found.get(self.where(where)) or Found(row.default, row.kind.read(row.default), DEFAULT)
 
     def effective(self, instance: str = "") -> dict[tuple[str, str], Found]:
         """Every setting of an instance, by section and key, with defaults where nothing sets it."""
-        return {
-            (section, key): self.found.get(self.where(instance, section, key))
-            or Found(row.default, row.kind.read(row.default), DEFAULT)
-            for section, rows in self.schema.sections.items()
-            for key, row in rows.items()
-        }
+        sections = self.schema.sections.items()
+        return {(section, key): self.look(Where(instance, section, key)) for section, rows in sections for key in rows}
+
+    def named(self, section: str) -> dict[str, dict[str, Found]]:
+        """Every setting of the tables that a person has named, by name and key. What misses a key is left out."""
+        names = [name for kind, name in self.tables if kind == section and not any(self.missing(section, name))]
+        return {name: {key: self.look(Where("", section, key, name)) for key in self._keys(section)} for name in names}
+
+    def missing(self, section: str, name: str) -> Iterator[Where]:
+        """What a table must have and has not."""
+        for key, row in self.schema.rows(section).items():
+            where = Where("", section, key, name)
+            if row.required and where not in self.found:
+                yield where
+
+    def _keys(self, section: str) -> list[str]:
+        return list(self.schema.rows(section))
 
     def config(self, instance: str = "") -> Config:
         """The settings of an instance as they are used."""
@@ -83,7 +106,14 @@ class Survey:
             if section != self.schema.main:
                 values = {section: replace(getattr(config, section), **values)}
             config = replace(config, **values)
+        tables: dict[str, Any] = {section: self._tables(section) for section in self.schema.named}
+        config = replace(config, **tables)
         return replace(config, instance=instance) if isinstance(config, WorkerConfig) and instance else config
+
+    def _tables(self, section: str) -> Mapping[str, Any]:
+        kind = self.schema.named[section].kind
+        named = self.named(section).items()
+        return MappingProxyType({name: kind(**{key: one.value for key, one in found.items()}) for name, found in named})
 
 
 class Walk:
@@ -93,23 +123,26 @@ class Walk:
         self.schema = schema
         self.found: dict[Where, Found] = {}
         self.problems: list[Problem] = []
-        self._spoiled: set[tuple[str, str]] = set()
+        self.tables: dict[tuple[str, str], str] = {}
+        self._spoiled: set[tuple[str, str, str]] = set()
 
     def layer(self, layer: Layer) -> None:
         """Take in one file."""
-        for trail, instance, section, content in self._tables(layer.tables):
-            wrong = self._flaw(instance, section, content)
+        for trail, where, content in self._tables(layer.tables):
+            wrong = self._flaw(where, content)
             if wrong:
                 name = f"[{dotted(trail)}]" if isinstance(content, dict) else dotted(trail)
                 self.problems.append(Problem(layer.place(trail), name, wrong))
                 continue
+            if where.name:
+                self.tables.setdefault((where.section, where.name), layer.place(trail))
             for key, raw in content.items():
                 place, name = layer.place((*trail, key)), f"[{dotted(trail)}] {dotted((key,))}"
-                self.value(Where(instance, section, key), raw, place, name)
+                self.value(where._replace(key=key), raw, place, name)
 
     def value(self, where: Where, raw: Raw, origin: str, name: str) -> None:
         """Take in one value. `name` stands in the problem that it may be."""
-        row = self.schema.sections[where.section].get(where.key)
+        row = self.schema.rows(where.section).get(where.key)
         if row is None:
             self.problems.append(Problem(origin, name, unknown_key(self.schema, where)))
             return
@@ -117,42 +150,56 @@ class Walk:
             self.found[where] = Found(raw, row.kind.read(raw), origin)
         except ValueError as error:
             self.problems.append(Problem(origin, name, row.kind.refusal(raw, error)))
-            self._spoiled.add((where.section, where.key))
+            self._spoiled.add((where.section, where.key, where.name))
 
     def survey(self, files: tuple[str, ...]) -> Survey:
         """All of it, with what is wrong with the values together; values that are wrong alone are left out of that."""
-        whole = Survey(self.schema, files, self.found)
+        whole = Survey(self.schema, files, self.found, tables=self.tables)
         faults = dict.fromkeys(
             _problem(whole, instance, fault)
             for instance in ["", *whole.instances]
             for fault in whole.config(instance).faults()
-            if self._spoiled.isdisjoint(fault.keys)
+            if self._spoiled.isdisjoint((*pair, fault.name) for pair in fault.keys)
         )
-        return replace(whole, problems=(*self.problems, *faults))
+        return replace(whole, problems=(*self.problems, *self._incomplete(whole), *faults))
 
-    def _tables(self, tables: Mapping[str, Raw]) -> Iterator[tuple[Trail, str, str, Raw]]:
-        """Trail, instance, section and content of every table of a file."""
+    def _incomplete(self, whole: Survey) -> Iterator[Problem]:
+        """A problem for each key that a table must have and has not."""
+        for (section, name), place in self.tables.items():
+            for where in whole.missing(section, name):
+                if (section, where.key, name) not in self._spoiled:
+                    expected = self.schema.rows(section)[where.key].kind.expected
+                    yield Problem(place, f"[{dotted((section, name))}]", f"{where.key} is missing; expected {expected}")
+
+    def _tables(self, tables: Mapping[str, Raw]) -> Iterator[tuple[Trail, Where, Raw]]:
+        """Trail, place and content of every table of a file; the place has no key yet."""
         for name, content in tables.items():
             if name == INSTANCES and self.schema.main == "worker" and isinstance(content, dict):
                 for instance, own in content.items():
                     yield from self._tables_of_instance(instance, own)
+            elif name in self.schema.named and isinstance(content, dict):
+                for own, inner in content.items():
+                    yield (name, own), Where("", name, "", own), inner
             else:
-                yield (name,), "", name, content
+                yield (name,), Where("", name, ""), content
 
-    def _tables_of_instance(self, instance: str, own: Raw) -> Iterator[tuple[Trail, str, str, Raw]]:
+    def _tables_of_instance(self, instance: str, own: Raw) -> Iterator[tuple[Trail, Where, Raw]]:
         """The keys of the main section stand in the table itself, the other sections below it."""
         main, trail = self.schema.main, (INSTANCES, instance)
         if not isinstance(own, dict):
-            yield trail, instance, main, own
+            yield trail, Where(instance, main, ""), own
             return
         below = [section for section in self.schema.sections if section != main and section in own]
-        yield trail, instance, main, {key: raw for key, raw in own.items() if key not in below}
+        yield trail, Where(instance, main, ""), {key: raw for key, raw in own.items() if key not in below}
         for section in below:
-            yield (*trail, section), instance, section, own[section]
+            yield (*trail, section), Where(instance, section, ""), own[section]
 
-    def _flaw(self, instance: str, section: str, content: Raw) -> str:
+    def _flaw(self, where: Where, content: Raw) -> str:
         """What is wrong with a table before its keys are looked at."""
-        known = [*self.schema.sections, *([INSTANCES] if self.schema.main == "worker" else [])]
+        instance, section = where.instance, where.section
+        if section in self.schema.named:
+            return _misnamed(where, content)
+        known = [*self.schema.sections, *self.schema.named, *([INSTANCES] if self.schema.main == "worker" else [])]
         if section not in known and not isinstance(content, dict):
             return _astray(self.schema, section)
         if not isinstance(content, dict):
@@ -166,7 +213,7 @@ class Walk:
 
 def unknown_key(schema: Schema, where: Where) -> str:
     """What to say about a key that its section does not have."""
-    rows = list(schema.sections[where.section])
+    rows = list(schema.rows(where.section))
     hint = did_you_mean(where.key, rows)
     elsewhere = [section for section, others in schema.sections.items() if where.key in others]
     if elsewhere and not hint:
@@ -179,6 +226,17 @@ def section_name(schema: Schema, instance: str, section: str) -> str:
     if not instance:
         return section
     return dotted((INSTANCES, instance, *(() if section == schema.main else (section,))))
+
+
+def _misnamed(where: Where, content: Raw) -> str:
+    """What is wrong with a table that a person names, before its keys are looked at."""
+    if not isinstance(content, dict):
+        return f"this is no table; expected [{where.section}.NAME] with its keys below"
+    try:
+        NAME.read(where.name)
+    except ValueError as error:
+        return f"{error}; expected {NAME.expected}"
+    return ""
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
@@ -200,8 +258,9 @@ def _astray(schema: Schema, key: str) -> str:
 
 def _problem(whole: Survey, instance: str, fault: Fault) -> Problem:
     """The fault at the first of its settings that something sets."""
-    effective = whole.effective(instance)
-    section, key = next((pair for pair in fault.keys if effective[pair].origin != DEFAULT), fault.keys[0])
-    own = whole.where(instance, section, key).instance
-    name = f"[{section_name(whole.schema, own, section)}] {key}"
-    return Problem(effective[section, key].origin, name, f"{fault.wrong}; expected {fault.expected}")
+    places = [Where(instance, section, key, fault.name) for section, key in fault.keys]
+    place = next((where for where in places if whole.look(where).origin != DEFAULT), places[0])
+    where = whole.where(place)
+    table = dotted((where.section, where.name)) if where.name else ""
+    name = f"[{table or section_name(whole.schema, where.instance, where.section)}] {where.key}"
+    return Problem(whole.look(where).origin, name, f"{fault.wrong}; expected {fault.expected}")

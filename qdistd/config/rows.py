@@ -1,0 +1,72 @@
+"""What the table of settings is made of: a row for each key, a dataclass for each section.
+
+setting · required ──> a key          section ──> [limits]          named ──> [queue.NAME], as many as there are
+"""
+
+import dataclasses
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from qdistd.config.kinds import Kind, Raw
+
+
+class Setting(NamedTuple):
+    """One row of the table. `default` is the TOML value that stands in the sample; an example where `required`."""
+
+    kind: Kind
+    default: Raw
+    explanation: str
+    required: bool = False
+
+
+class Named(NamedTuple):
+    """Tables of one kind, each with a name that a person chooses. `example`: the name that stands in the sample."""
+
+    kind: type[Any]
+    example: str
+    explanation: str
+
+    @property
+    def rows(self) -> dict[str, Setting]:
+        """The keys that each of them has."""
+        return rows(self.kind)
+
+
+class Fault(NamedTuple):
+    """Settings that are right one by one and wrong together.
+
+    `keys`: (section, key), the one to change first; `name`: that of the table, where the section is one of many.
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    wrong: str
+    expected: str
+    name: str = ""
+
+
+def setting(kind: Kind, default: Raw, explanation: str) -> Any:
+    """A field that is a key of a file."""
+    row = Setting(kind, default, explanation)
+    return dataclasses.field(default=kind.read(default), metadata={"setting": row})
+
+
+def required(kind: Kind, example: Raw, explanation: str) -> Any:
+    """A field that is a key without a default: its table must have it."""
+    return dataclasses.field(metadata={"setting": Setting(kind, example, explanation, required=True)})
+
+
+def section(kind: type) -> Any:
+    """A field that is a section of a file."""
+    return dataclasses.field(default=kind(), metadata={"section": kind})
+
+
+def named(kind: type, example: str, explanation: str) -> Any:
+    """A field that holds tables by their name. A mapping has no hash, and needs none to be frozen."""
+    metadata = {"named": Named(kind, example, explanation)}
+    return dataclasses.field(default_factory=lambda: MappingProxyType({}), hash=False, metadata=metadata)
+
+
+def rows(config: type[Any]) -> dict[str, Setting]:
+    """The keys among the fields of a dataclass."""
+    fields = dataclasses.fields(config)
+    return {field.name: field.metadata["setting"] for field in fields if "setting" in field.metadata}
