@@ -102,7 +102,7 @@ MOST_PREDECESSORS = 1000
 MOST_LABELS = 100
 """Labels of one worker, or required by one task."""
 
-Labels = Annotated[list[Label], msgspec.Meta(max_length=MOST_LABELS)]
+Labels = Annotated[tuple[Label, ...], msgspec.Meta(max_length=MOST_LABELS)]
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
@@ -134,7 +134,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     """Seconds that `backoff` never doubles beyond."""
     expires: Seconds = 0.0
     """Seconds after its arrival by which it must have begun, or it is cancelled; 0: it never expires."""
-    requires: Labels = []
+    requires: Labels = ()
     """Labels that a worker must have to run it."""
     concurrency_key: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """No more of them run at once than `per_key` of its queue allows."""
@@ -144,7 +144,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     """What is alike; empty: queue, name and payload."""
     coalesce: bool = False
     """Where it is another task that still waits, that takes over the payload of this one."""
-    after: Annotated[list[TaskId], msgspec.Meta(max_length=MOST_PREDECESSORS)] = []
+    after: Annotated[tuple[TaskId, ...], msgspec.Meta(max_length=MOST_PREDECESSORS)] = ()
     """Tasks that must have ended before it runs."""
     if_failed: Literal["cancel", "run", "wait"] = "cancel"
     """What becomes of it when one of these ends without success: cancelled, run all the same, or waits for a retry."""
@@ -170,7 +170,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True):
     timeout: float = 0.0
     soft_timeout: float = 0.0
     priority: int = 0
-    inputs: list[bytes] = []
+    inputs: tuple[bytes, ...] = ()
     """The values of the tasks it comes after, in their order; empty where one has none."""
     take: str = ""
 
@@ -197,7 +197,7 @@ class Said(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
     output: Annotated[bytes, msgspec.Meta(max_length=MOST_OUTPUT)]
     progress: Progress | None = None
-    partials: list[bytes] = []
+    partials: tuple[bytes, ...] = ()
     """Encoded values."""
 
 

@@ -66,7 +66,7 @@ class Hello(msgspec.Struct):
     processes: Count = 0
     held: list[Held] = []
     life: Life = Life()
-    labels: Labels = []
+    labels: Labels = ()
     troubles: Troubles = []
 
 
@@ -177,7 +177,7 @@ class Bye(msgspec.Struct):
 class Relabel(msgspec.Struct):
     """What a worker has, and what it cannot do just now, has changed. Both lists are whole."""
 
-    labels: Labels = []
+    labels: Labels = ()
     troubles: Troubles = []
 
 
