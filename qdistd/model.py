@@ -105,6 +105,10 @@ MOST_LABELS = 100
 Labels = Annotated[tuple[Label, ...], msgspec.Meta(max_length=MOST_LABELS)]
 
 
+BACKOFF_CAP = 3600.0
+"""Seconds that a retry waits at most where nothing else is asked for."""
+
+
 class Task(msgspec.Struct, frozen=True, array_like=True):
     """One task as it is submitted. `payload` is `call.encode_call`'s bytes; the master never opens it."""
 
@@ -130,7 +134,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     """Its result goes to `get_result_queue()` of stock clients."""
     soft_timeout: Seconds = 0.0
     """Seconds after which `SoftTimeout` is raised in the task; 0: the worker's own limit."""
-    backoff_cap: Seconds = 3600.0
+    backoff_cap: Seconds = BACKOFF_CAP
     """Seconds that `backoff` never doubles beyond."""
     expires: Seconds = 0.0
     """Seconds after its arrival by which it must have begun, or it is cancelled; 0: it never expires."""
@@ -261,7 +265,7 @@ class Claim(msgspec.Struct, array_like=True):
     losses: int
     cancel: int
     mailbox: int
-    backoff_cap: float = 3600.0
+    backoff_cap: float = BACKOFF_CAP
     requires: str = ""
     """Its labels in their order, with line breaks between them: all tasks with the same ones wait in one lane."""
     key: str = ""

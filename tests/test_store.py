@@ -383,5 +383,5 @@ def test_a_queue_without_tasks_leaves_no_trace(make_store: Callable[[], Store]) 
         store.cancel([task], NOW)
     with Change(store):
         store.purge(NOW + 1, 0)
-    assert store._tally == {}  # type: ignore[attr-defined] # memory and disk forget it
+    assert store._tally.tasks == {}  # type: ignore[attr-defined] # memory and disk forget it
     assert make_store()._db.execute("SELECT count(*) FROM tally").fetchone() == (0,)  # type: ignore[attr-defined]

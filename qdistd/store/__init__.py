@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from qdistd.errors import ConfigError
-from qdistd.model import Claim, Life, Next, Outcome, Result, State, Task
+from qdistd.model import BACKOFF_CAP, Claim, Life, Next, Outcome, Result, State, Task
 from qdistd.views import TaskView
 
 LARGEST_LEASE = 3 * 1024 * 1024
@@ -32,11 +32,24 @@ class StoreFull(Exception):
 
 
 class Arrival(msgspec.Struct, frozen=True, array_like=True):
-    """A task to insert, with the state and due time its arrival earns it."""
+    """A task to insert, with the state and due time its arrival earns it.
+
+    `expires`: a time, 0 for never. `needs`: the tasks it comes after, and whether each has ended as it should.
+    """
 
     task: Task
     state: State
     run_at: float
+    expires: float = 0.0
+    unique_id: bytes = b""
+    needs: tuple[tuple[bytes, bool], ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is special about it."""
+        task = self.task
+        special = self.expires or self.unique_id or self.needs or task.requires or task.concurrency_key
+        return not (special or task.soft_timeout) and task.backoff_cap == BACKOFF_CAP
 
 
 class Leased(msgspec.Struct, array_like=True):
@@ -46,6 +59,27 @@ class Leased(msgspec.Struct, array_like=True):
     payload: bytes
     timeout: float
     damaged: bool
+    soft_timeout: float = 0.0
+    priority: int = 0
+    take: str = ""
+
+
+class Dependent(msgspec.Struct, frozen=True):
+    """A blocked task, as far as what it waits for must know it. `requires` is its lane, `run_at` when it is due."""
+
+    seq: int
+    id: bytes
+    queue: str
+    run_at: float
+    if_failed: str
+    blockers: int
+    requires: str
+    key: str
+
+
+def lane_of(labels: Iterable[str]) -> str:
+    """The lane of the tasks that require these labels: tasks of one lane can be taken by the same workers."""
+    return "\n".join(sorted(set(labels)))
 
 
 class Ending(msgspec.Struct, array_like=True):
@@ -86,8 +120,84 @@ class Page(msgspec.Struct, frozen=True):
     limit: int = 100
 
 
+class Bonds(Protocol):
+    """What ties tasks to each other."""
+
+    def dependents(self, task_id: bytes, limit: int, *, succeeded: bool) -> list[Dependent]:
+        """Blocked tasks that this one concerns when it ends so, the oldest first."""
+
+    def meet(self, task_id: bytes, dependent: Dependent) -> None:
+        """This one need not wait for that any more."""
+
+    def unblock(self, dependent: Dependent, state: State) -> None:
+        """It waits for no task any more: to `state`. With a concurrency key it is ready when there is a place."""
+
+    def unmet(self) -> list[tuple[bytes, State]]:
+        """Tasks that have ended and that others still wait for: what a restart must look at."""
+
+    def inputs(self, seq: int) -> tuple[bytes, ...]:
+        """The values of the tasks that this one comes after, in their order; empty where one has none."""
+
+    def loosen(self, queue: str, key: str) -> None:
+        """Have `loose` name this pair."""
+
+    def loose(self) -> list[tuple[str, str]]:
+        """(queue, concurrency key) pairs that need a look since this was last asked."""
+
+    def holding(self, queue: str, key: str) -> int:
+        """How many tasks have a place of this key: ready or leased ones."""
+
+    def admit(self, queue: str, key: str, count: int) -> int:
+        """Make up to `count` tasks ready that wait for a place of this key; how many there were."""
+
+    def keys(self) -> list[tuple[str, str]]:
+        """All (queue, concurrency key) pairs that tasks wait for."""
+
+    def alike(self, unique_id: bytes, *, running: bool) -> tuple[bytes, State] | None:
+        """The oldest task of this identity that is queued (or `running`), and its state."""
+
+    def alias(self, task_id: bytes, into: bytes) -> None:
+        """Remember that this submit is that task."""
+
+    def merged(self, task_id: bytes) -> bytes | None:
+        """The task that this submit is."""
+
+    def coalesce(self, task_id: bytes, payload: bytes) -> None:
+        """Give a task that has not begun another payload."""
+
+    def expire(self, now: float, limit: int, value: bytes) -> list[bytes]:
+        """Cancel queued tasks whose time is over, with this value; which."""
+
+    def next_expiry(self) -> float | None:
+        """When the next queued task expires."""
+
+
+class Notes(Protocol):
+    """What the master remembers of queues and workers."""
+
+    def switch(self, kind: str, name: str, since: float) -> bool:
+        """Switch something of that name on since then, or off (0). Whether that is a change."""
+
+    def switched(self, kind: str) -> dict[str, float]:
+        """What is on, and since when."""
+
+    def begun(self, queue: str, at: float, tasks: int, before: float) -> None:
+        """So many tasks of the queue have begun at that time. What is as old as `before` is forgotten."""
+
+    def beginnings(self) -> Sequence[tuple[str, float, int]]:
+        """All that is remembered of that: (queue, time, tasks), the oldest first."""
+
+
 class Store(Protocol):
     """The whole face of a store. All times are the caller's seconds; sequences are at most `protocol.LARGEST_BATCH`."""
+
+    @property
+    def bonds(self) -> Bonds:
+        """What ties tasks to each other."""
+
+    @property
+    def notes(self) -> Notes:
+        """What the master remembers of queues and workers."""
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -105,8 +215,9 @@ class Store(Protocol):
     def insert(self, arrivals: Sequence[Arrival], now: float) -> int:
         """Store new tasks; an id that is there already is left alone. How many were new."""
 
-    def lease(self, queue: str, count: int, worker: int, now: float) -> list[Leased]:
-        """Lease up to `count` ready tasks, lower priority numbers first, then the oldest. `attempt` grows by one.
+    def lease(self, queue: str, count: int, worker: int, now: float, lanes: Sequence[str] = ("",)) -> list[Leased]:
+        """Lease up to `count` ready tasks of these lanes, lower priority numbers first, then the oldest.
+        `attempt` grows by one.
 
         Fewer where their payloads come to `LARGEST_LEASE` before; the one that gets there is the last.
         """
@@ -132,11 +243,14 @@ class Store(Protocol):
     def results(self, ids: Sequence[bytes]) -> tuple[list[Result], list[bytes]]:
         """Results of those that have ended, and the ids that no task has."""
 
-    def cancel(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
-        """Cancel what is queued, mark what is leased; the state each existing task is in then."""
+    def cancel(self, ids: Iterable[bytes], now: float, value: bytes = b"") -> dict[bytes, State]:
+        """Cancel what is queued, mark what is leased; the state each existing task is in then. `value`: why."""
+
+    def states(self, ids: Iterable[bytes]) -> dict[bytes, State]:
+        """The state of each task that exists."""
 
     def retry(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
-        """Failed, cancelled and quarantined tasks back to ready with fresh budgets; states as in `cancel`."""
+        """Failed, cancelled and quarantined tasks back to their queues with fresh budgets; states as in `cancel`."""
 
     def view(self, task_id: bytes) -> TaskView | None:
         """One task with payload, value and attempts."""
@@ -149,6 +263,12 @@ class Store(Protocol):
 
     def ready(self, queue: str) -> int:
         """How many tasks of the queue may run now."""
+
+    def lanes(self, queue: str) -> Mapping[str, int]:
+        """Of these, those that require labels: lane → tasks."""
+
+    def count(self, queue: str, state: State) -> int:
+        """How many tasks of the queue are in that state."""
 
     def worker(self, worker: WorkerRow, now: float) -> int:
         """The row number of this incarnation, made on first sight."""

@@ -90,7 +90,59 @@ ALTER TABLE task ADD COLUMN output BLOB;  -- of the last attempt that ended; NUL
 ALTER TABLE attempt ADD COLUMN output BLOB;
 """
 
-STEPS = (_FIRST, _OUTPUT)
+_LIFE = """
+ALTER TABLE task ADD COLUMN soft_timeout REAL NOT NULL DEFAULT 0;
+ALTER TABLE task ADD COLUMN backoff_cap REAL NOT NULL DEFAULT 3600;
+ALTER TABLE task ADD COLUMN expires REAL;  -- by the master's clock; NULL: never
+ALTER TABLE task ADD COLUMN requires TEXT NOT NULL DEFAULT '';  -- its lane: labels in their order, a line each
+ALTER TABLE task ADD COLUMN ckey TEXT NOT NULL DEFAULT '';
+ALTER TABLE task ADD COLUMN unique_id BLOB;
+ALTER TABLE task ADD COLUMN if_failed TEXT NOT NULL DEFAULT 'cancel';
+ALTER TABLE task ADD COLUMN take TEXT NOT NULL DEFAULT '';
+ALTER TABLE task ADD COLUMN blockers INTEGER NOT NULL DEFAULT 0;  -- how many tasks it still waits for
+
+ALTER TABLE task ADD COLUMN inputs INTEGER NOT NULL DEFAULT 0;  -- bytes of the results that it takes along
+
+DROP INDEX task_ready;
+CREATE INDEX task_ready ON task(queue, requires, priority, seq) WHERE state = 1;
+CREATE INDEX task_lanes ON task(queue, requires) WHERE state = 1 AND requires != '';
+CREATE INDEX task_held ON task(queue, ckey, priority, seq) WHERE state = 7 AND blockers = 0;
+CREATE INDEX task_keyed ON task(queue, ckey) WHERE ckey != '' AND state IN (1, 2);
+CREATE INDEX task_unique ON task(unique_id) WHERE unique_id IS NOT NULL AND state IN (0, 1, 2, 7);
+CREATE INDEX task_expires ON task(expires) WHERE expires IS NOT NULL AND state IN (0, 1, 7);
+
+-- which tasks the task `seq` comes after; they stay in the store as long as it has not ended
+CREATE TABLE depend(
+    needs BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    met INTEGER NOT NULL,
+    PRIMARY KEY(needs, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX depend_of ON depend(seq, position);
+
+-- unique tasks that were submitted while one like them was there: `id` is the task `into_id`
+CREATE TABLE alias(id BLOB PRIMARY KEY, into_id BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX alias_of ON alias(into_id);
+
+-- what a person has switched: queues that are paused, workers and hosts that are drained
+CREATE TABLE switch(
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    since REAL NOT NULL,
+    PRIMARY KEY(kind, name)
+) STRICT, WITHOUT ROWID;
+
+-- when tasks of queues with a rate have begun, as far back as the rate looks
+CREATE TABLE begun(
+    queue TEXT NOT NULL,
+    at REAL NOT NULL,
+    tasks INTEGER NOT NULL,
+    PRIMARY KEY(queue, at)
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS = (_FIRST, _OUTPUT, _LIFE)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:

@@ -8,16 +8,21 @@ Statements run on the caller's thread; only `commit` may run on another one, whi
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from qdistd.model import Claim, Outcome, Result, State
-from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, views
+from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, lane_of, views
+from qdistd.store.bonds import SqliteBonds
+from qdistd.store.notes import SqliteNotes
 from qdistd.store.opening import connect
+from qdistd.store.tallies import Tally
 from qdistd.views import TaskView
 
 PROMOTE_AT_ONCE = 1000
 """Scheduled tasks made ready in one transaction."""
+
+_LANES = "SELECT queue, requires, count(*) FROM task WHERE state = 1 AND requires != '' GROUP BY queue, requires"
 
 PURGE_STRETCH = 2000
 """Rows one purge looks at, so that it never holds the store for long."""
@@ -25,13 +30,25 @@ PURGE_STRETCH = 2000
 _INSERT = """INSERT INTO task(id, name, queue, state, priority, run_at, at, payload, payload_check, timeout, retries,
 backoff, key, mailbox, created) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING"""
 
-_CLAIM = "seq, id, attempt, name, queue, retries, backoff, failures, crashes, losses, cancel, mailbox"
+_INSERT_SPECIAL = """INSERT INTO task(id, name, queue, state, priority, run_at, at, payload, payload_check, timeout,
+retries, backoff, key, mailbox, created, soft_timeout, backoff_cap, expires, requires, ckey, unique_id, if_failed, take,
+blockers) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING RETURNING seq"""
+
+_CLAIM = """seq, id, attempt, name, queue, retries, backoff, failures, crashes, losses, cancel, mailbox, backoff_cap,
+requires, ckey"""
+
+_LANE = """SELECT * FROM (SELECT seq, priority, length(payload) + inputs AS size FROM task WHERE state = 1
+AND queue = ? AND requires = ? ORDER BY priority, seq LIMIT ?)"""
 
 _LEASE = f"""UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, started = ? WHERE seq IN
 (SELECT seq FROM (SELECT seq, sum(size) OVER (ORDER BY priority, seq ROWS UNBOUNDED PRECEDING) - size AS before FROM
-(SELECT seq, priority, length(payload) AS size FROM task WHERE state = 1 AND queue = ? ORDER BY priority, seq LIMIT ?))
-WHERE before < {LARGEST_LEASE})
-RETURNING priority, {_CLAIM}, payload, timeout, payload_check"""
+(%s ORDER BY priority, seq LIMIT ?)) WHERE before < {LARGEST_LEASE})
+RETURNING priority, {_CLAIM}, payload, timeout, payload_check, soft_timeout, take"""
+
+_LEASE_LANE = _LEASE % _LANE
+
+_MOST_LANES = 50
+"""Lanes that one lease looks at: a compound SELECT may have 500, and nobody has so many kinds of workers."""
 
 _END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?,
 started = ?, wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, output = ?, mailbox = ?
@@ -44,8 +61,19 @@ _KEEP_LAST = """INSERT OR IGNORE INTO attempt SELECT seq, attempt, outcome, work
 coalesce(wall, 0), coalesce(cpu, 0), coalesce(rss, 0), coalesce(value, x''), finished, output
 FROM task WHERE seq = ? AND attempt > 0"""
 
-_FRESH = """UPDATE task SET state = 1, run_at = ?, cancel = 0, failures = 0, crashes = 0, losses = 0,
-finished = NULL, value = NULL, value_check = NULL, outcome = NULL, output = NULL WHERE seq = ?"""
+_FRESH = """UPDATE task SET state = iif(blockers > 0 OR ckey != '', 7, 1), run_at = ?, cancel = 0, failures = 0,
+crashes = 0, losses = 0, expires = NULL, finished = NULL, value = NULL, value_check = NULL, outcome = NULL,
+output = NULL WHERE seq = ? RETURNING state"""
+
+
+class _Stand(NamedTuple):
+    """Where a task is."""
+
+    seq: int
+    queue: str
+    state: State
+    lane: str
+    key: str
 
 
 class SqliteStore:
@@ -54,9 +82,10 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self._path = path
         self._db = connect(path)
-        self._tally: Counter[tuple[str, State]] = Counter()
-        self._moved: set[tuple[str, State]] = set()
+        self._tally = Tally()
         self._load_tally()
+        self.bonds = SqliteBonds(self._db, self._tally, self._change)
+        self.notes = SqliteNotes(self._db, self._change)
 
     # -- transactions
 
@@ -65,13 +94,9 @@ class SqliteStore:
         self._before = self._db.total_changes
 
     def seal(self) -> bool:
-        rows = [(queue, state, self._tally[queue, state]) for queue, state in self._moved]
-        self._write("INSERT OR REPLACE INTO tally(queue, state, tasks) VALUES(?,?,?)", [row for row in rows if row[2]])
-        empty = [row[:2] for row in rows if not row[2]]
+        full, empty = self._tally.changes()
+        self._write("INSERT OR REPLACE INTO tally(queue, state, tasks) VALUES(?,?,?)", full)
         self._write("DELETE FROM tally WHERE queue = ? AND state = ?", empty)
-        for kind in empty:
-            del self._tally[kind]
-        self._moved.clear()
         return self._db.total_changes != self._before
 
     def commit(self) -> None:
@@ -81,7 +106,6 @@ class SqliteStore:
     def rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        self._moved.clear()
         self._load_tally()
 
     def close(self) -> None:
@@ -91,39 +115,53 @@ class SqliteStore:
 
     def insert(self, arrivals: Sequence[Arrival], now: float) -> int:
         new = 0
-        for kind, group in _grouped(arrivals).items():
+        for (queue, state), group in _grouped(arrivals).items():
             done = self._write(_INSERT, [_insert_row(arrival, now) for arrival in group])
-            self._move(kind, done)
+            self._tally.add(queue, state, done)
             new += done
-        return new
+        return new + sum(self._insert_special(arrival, now) for arrival in arrivals if not arrival.plain)
 
-    def lease(self, queue: str, count: int, worker: int, now: float) -> list[Leased]:
-        rows = self._change(_LEASE, (worker, now, queue, count))
+    def _insert_special(self, arrival: Arrival, now: float) -> bool:
+        rows = self._change(_INSERT_SPECIAL, _special_row(arrival, now))
+        if rows:
+            task = arrival.task
+            self.bonds.depend(rows[0][0], arrival.needs)
+            if task.take and arrival.state is not State.BLOCKED:
+                self.bonds.weigh(rows[0][0])
+            self._tally.add(task.queue, arrival.state, 1, lane_of(task.requires), task.concurrency_key)
+        return bool(rows)
+
+    def lease(self, queue: str, count: int, worker: int, now: float, lanes: Sequence[str] = ("",)) -> list[Leased]:
+        lanes = lanes[:_MOST_LANES]
+        statement = _LEASE_LANE if len(lanes) == 1 else _LEASE % " UNION ALL ".join([_LANE] * len(lanes))
+        looked_at = [value for lane in lanes for value in (queue, lane, count)]
+        rows = self._change(statement, (worker, now, *looked_at, count))
         rows.sort(key=lambda row: row[:2])  # RETURNING promises no order
-        self._shift(queue, State.READY, State.LEASED, len(rows))
-        return [Leased(Claim(*row[1:13]), row[13], row[14], crc32(row[13], crc32(row[2])) != row[15]) for row in rows]
+        leased = [_leased(row) for row in rows]
+        for lane, tasks in Counter([one.claim.requires for one in leased]).items():
+            self._tally.shift(queue, State.READY, State.LEASED, tasks, lane)
+        return leased
 
     def end(self, endings: Sequence[Ending], now: float) -> int:
         again = [ending for ending in endings if not ending.next.state.final]
         self._write(_KEEP_ATTEMPT, [_attempt_row(ending, now) for ending in again])
         done = self._write(_END, [_end_row(ending, now) for ending in endings])
         if done == len(endings):
-            for (queue, state), tasks in Counter([(e.claim.queue, e.next.state) for e in endings]).items():
-                self._shift(queue, State.LEASED, state, tasks)
+            for (queue, state, *tied), tasks in Counter([_move_of(ending) for ending in endings]).items():
+                self._tally.shift(queue, State.LEASED, state, tasks, *tied)
         else:
             self._recount()
         return done
 
     def promote(self, now: float) -> list[str]:
         rows = self._change(
-            "UPDATE task SET state = 1 WHERE seq IN (SELECT seq FROM task WHERE state = 0 AND run_at <= ?"
-            " ORDER BY run_at LIMIT ?) RETURNING queue",
+            "UPDATE task SET state = iif(ckey = '', 1, 7) WHERE seq IN (SELECT seq FROM task WHERE state = 0"
+            " AND run_at <= ? ORDER BY run_at LIMIT ?) RETURNING queue, state, requires, ckey",
             (now, PROMOTE_AT_ONCE),
         )
-        queues = Counter(queue for (queue,) in rows)
-        for queue, tasks in queues.items():
-            self._shift(queue, State.SCHEDULED, State.READY, tasks)
-        return list(queues)
+        for (queue, state, *tied), tasks in Counter(rows).items():
+            self._tally.shift(queue, State.SCHEDULED, State(state), tasks, *tied)
+        return list({row[0]: None for row in rows})
 
     def realign(self, ahead: float) -> None:
         self._change("UPDATE task SET run_at = at + ? WHERE state = 0 AND attempt = 0 AND at IS NOT NULL", (ahead,))
@@ -138,36 +176,38 @@ class SqliteStore:
         ).fetchone()
         return float(row[0] or 0.0)
 
-    def cancel(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
+    def cancel(self, ids: Iterable[bytes], now: float, value: bytes = b"") -> dict[bytes, State]:
         states: dict[bytes, State] = {}
-        for task_id, (seq, queue, state) in self._stands(ids):
+        for task_id, (seq, queue, state, *tied) in self._stands(ids):
             states[task_id] = state
             if state == State.LEASED:
                 self._change("UPDATE task SET cancel = 1 WHERE seq = ?", (seq,))
             elif not state.final:
                 self._change(
-                    "UPDATE task SET state = 5, finished = ?, outcome = ?, value = x'' WHERE seq = ?",
-                    (now, Outcome.CANCELLED, seq),
+                    "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
+                    (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), seq),
                 )
-                self._shift(queue, state, State.CANCELLED, 1)
+                self._tally.shift(queue, state, State.CANCELLED, 1, *tied)
                 states[task_id] = State.CANCELLED
         return states
 
     def retry(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
         states: dict[bytes, State] = {}
-        for task_id, (seq, queue, state) in self._stands(ids):
+        for task_id, (seq, queue, state, *tied) in self._stands(ids):
             states[task_id] = state
             if state.final and state != State.SUCCEEDED:
                 self._change(_KEEP_LAST, (seq,))
-                self._change(_FRESH, (now, seq))
-                self._shift(queue, state, State.READY, 1)
-                states[task_id] = State.READY
+                new = states[task_id] = State(self._change(_FRESH, (now, seq))[0][0])
+                self._tally.shift(queue, state, new, 1, *tied)
         return states
+
+    def states(self, ids: Iterable[bytes]) -> dict[bytes, State]:
+        return {task_id: stand.state for task_id, stand in self._stands(ids)}
 
     def purge(self, before: float, cursor: int) -> tuple[int, int]:
         stretch = self._db.execute(
-            "SELECT seq, queue, state, state >= 3 AND finished < ? AND NOT (mailbox = 1 AND state = 3) FROM task"
-            " WHERE seq > ? ORDER BY seq LIMIT ?",
+            "SELECT seq, queue, state, state BETWEEN 3 AND 6 AND finished < ? AND NOT (mailbox = 1 AND state = 3)"
+            " FROM task WHERE seq > ? ORDER BY seq LIMIT ?",
             (before, cursor, PURGE_STRETCH),
         ).fetchall()
         old = [(seq,) for seq, _, _, ended in stretch if ended]
@@ -175,7 +215,7 @@ class SqliteStore:
         self._write("DELETE FROM task WHERE seq = ?", old)
         for _, queue, state, ended in stretch:
             if ended:
-                self._move((queue, State(state)), -1)
+                self._tally.add(queue, State(state), -1)
         return len(old), stretch[-1][0] if len(stretch) == PURGE_STRETCH else 0
 
     # -- reading
@@ -199,13 +239,19 @@ class SqliteStore:
 
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         counts: dict[str, dict[State, int]] = {}
-        for (queue, state), tasks in self._tally.items():
+        for (queue, state), tasks in self._tally.tasks.items():
             if tasks:
                 counts.setdefault(queue, {})[state] = tasks
         return counts
 
     def ready(self, queue: str) -> int:
-        return self._tally[queue, State.READY]
+        return self._tally.tasks[queue, State.READY]
+
+    def lanes(self, queue: str) -> Mapping[str, int]:
+        return self._tally.lanes.get(queue, {})
+
+    def count(self, queue: str, state: State) -> int:
+        return self._tally.tasks[queue, state]
 
     def size(self) -> int:
         pages = self._db.execute("PRAGMA page_count").fetchone()[0]
@@ -268,37 +314,42 @@ class SqliteStore:
             return StoreFull(f"{self._path}: no space left for the store")
         return StoreBroken(f"{self._path}: {error}")
 
-    def _stands(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, tuple[int, str, State]]]:
-        """Where each task stands that exists: (id, (seq, queue, state))."""
+    def _stands(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, _Stand]]:
+        """Where each task stands that exists."""
         for task_id in ids:
-            row = self._db.execute("SELECT seq, queue, state FROM task WHERE id = ?", (task_id,)).fetchone()
+            row = self._db.execute(
+                "SELECT seq, queue, state, requires, ckey FROM task WHERE id = ?", (task_id,)
+            ).fetchone()
             if row:
-                yield task_id, (row[0], row[1], State(row[2]))
-
-    def _move(self, kind: tuple[str, State], tasks: int) -> None:
-        self._tally[kind] += tasks
-        self._moved.add(kind)
-
-    def _shift(self, queue: str, old: State, new: State, tasks: int) -> None:
-        self._move((queue, old), -tasks)
-        self._move((queue, new), tasks)
+                yield task_id, _Stand(row[0], row[1], State(row[2]), row[3], row[4])
 
     def _load_tally(self) -> None:
-        rows = self._db.execute("SELECT queue, state, tasks FROM tally").fetchall()
-        self._tally = Counter({(queue, State(state)): tasks for queue, state, tasks in rows})
+        tasks = self._db.execute("SELECT queue, state, tasks FROM tally").fetchall()
+        self._tally.load(tasks, self._db.execute(_LANES))
 
     def _recount(self) -> None:
         """Count from the rows: only where a guard did not hold, which no single master ever sees."""
         self._db.execute("DELETE FROM tally")
         self._db.execute("INSERT INTO tally SELECT queue, state, count(*) FROM task GROUP BY queue, state")
         self._load_tally()
-        self._moved.clear()
+
+
+def _leased(row: Sequence[Any]) -> Leased:
+    """Of what `_LEASE` returns."""
+    claim, (payload, timeout, check, soft_timeout, take) = Claim(*row[1:16]), row[16:]
+    damaged = crc32(payload, crc32(claim.id)) != check
+    return Leased(claim, payload, timeout, damaged, soft_timeout, row[0], take)
+
+
+def _move_of(ending: Ending) -> tuple[str, State, str, str]:
+    return ending.claim.queue, ending.next.state, ending.claim.requires, ending.claim.key
 
 
 def _grouped(arrivals: Sequence[Arrival]) -> dict[tuple[str, State], list[Arrival]]:
     groups: dict[tuple[str, State], list[Arrival]] = {}
     for arrival in arrivals:
-        groups.setdefault((arrival.task.queue, arrival.state), []).append(arrival)
+        if arrival.plain:
+            groups.setdefault((arrival.task.queue, arrival.state), []).append(arrival)
     return groups
 
 
@@ -308,6 +359,15 @@ def _insert_row(arrival: Arrival, now: float) -> tuple[object, ...]:
         *(task.id, task.name, task.queue, arrival.state, task.priority, arrival.run_at, task.run_at or None),
         *(task.payload, crc32(task.payload, crc32(task.id)), task.timeout, task.retries, task.backoff, task.key),
         *(task.mailbox, now),
+    )
+
+
+def _special_row(arrival: Arrival, now: float) -> tuple[object, ...]:
+    task = arrival.task
+    return (
+        *_insert_row(arrival, now),
+        *(task.soft_timeout, task.backoff_cap, arrival.expires or None, lane_of(task.requires), task.concurrency_key),
+        *(arrival.unique_id or None, task.if_failed, task.take, sum(not met for _, met in arrival.needs)),
     )
 
 

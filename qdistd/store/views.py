@@ -19,6 +19,13 @@ _DAMAGED = msgspec.msgpack.encode(
 _SUMMARY = """task.id, task.name, task.queue, task.state, task.attempt, task.priority, task.created, task.run_at,
 task.finished, task.retries, task.timeout, task.key, worker.name"""
 
+_REST = (
+    *("soft_timeout", "backoff", "backoff_cap", "expires", "concurrency_key", "if_failed", "blocked_by"),
+    *("failures", "crashes", "losses"),
+)
+_MORE = """payload, value, requires, soft_timeout, backoff, backoff_cap, coalesce(expires, 0.0), ckey, if_failed,
+iif(state = 7, blockers, 0), failures, crashes, losses"""
+
 _ATTEMPTS = """SELECT attempt.number, attempt.outcome, worker.name, worker.host, attempt.started, attempt.wall,
 attempt.cpu, attempt.rss, attempt.value, attempt.output FROM task JOIN attempt USING(seq)
 LEFT JOIN worker ON worker.number = attempt.worker WHERE task.id = ?1
@@ -40,7 +47,7 @@ def results(db: sqlite3.Connection, ids: Sequence[bytes]) -> tuple[list[Result],
         row = db.execute("SELECT state, attempt, value, value_check FROM task WHERE id = ?", (task_id,)).fetchone()
         if row is None:
             unknown.append(task_id)
-        elif row[0] >= State.SUCCEEDED:
+        elif State(row[0]).final:
             found.append(_result(task_id, *row))
     return found, unknown
 
@@ -55,9 +62,21 @@ def task(db: sqlite3.Connection, task_id: bytes) -> TaskView | None:
     """One task with payload, value and every attempt."""
     row = db.execute(f"SELECT {_SUMMARY} {_FROM} WHERE task.id = ?", (task_id,)).fetchone()
     if row is None:
-        return None
-    payload, value = db.execute("SELECT payload, value FROM task WHERE id = ?", (task_id,)).fetchone()
-    return msgspec.structs.replace(_summary(row), payload=payload, value=value or b"", attempts=_attempts(db, task_id))
+        other = db.execute("SELECT into_id FROM alias WHERE id = ?", (task_id,)).fetchone()
+        return task(db, other[0]) if other else None
+    payload, value, requires, *rest = db.execute(f"SELECT {_MORE} FROM task WHERE id = ?", (task_id,)).fetchone()
+    after = db.execute(
+        "SELECT needs FROM depend WHERE seq = (SELECT seq FROM task WHERE id = ?) ORDER BY position", (task_id,)
+    )
+    return msgspec.structs.replace(
+        _summary(row),
+        payload=payload,
+        value=value or b"",
+        attempts=_attempts(db, task_id),
+        requires=requires.split("\n") if requires else [],
+        after=[needs for (needs,) in after],
+        **dict(zip(_REST, rest, strict=True)),
+    )
 
 
 def page(db: sqlite3.Connection, page: Page) -> tuple[list[TaskView], int]:
