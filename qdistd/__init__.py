@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from qdistd.client.client import Client
     from qdistd.client.executor import Executor
     from qdistd.client.handle import Handle, as_completed, wait
-    from qdistd.client.task import task
+    from qdistd.client.options import Choices
+    from qdistd.client.submitter import Batch
+    from qdistd.client.task import Call, bind, task
+    from qdistd.client.together import Counts, Group
     from qdistd.errors import (
         InternalError,
         NotAllowed,
@@ -30,18 +33,24 @@ if TYPE_CHECKING:
         Unavailable,
         WrongKey,
     )
-    from qdistd.model import State
+    from qdistd.model import Progress, State
 
     __version__: str
 
 __all__ = [
+    "Batch",
+    "Call",
+    "Choices",
     "Client",
+    "Counts",
     "Executor",
+    "Group",
     "Handle",
     "InternalError",
     "NotAllowed",
     "NotFound",
     "Overloaded",
+    "Progress",
     "QdistError",
     "Refused",
     "State",
@@ -53,17 +62,25 @@ __all__ = [
     "WrongKey",
     "__version__",
     "as_completed",
+    "bind",
     "task",
     "wait",
 ]
 
 _HOMES = {
+    "Batch": "qdistd.client.submitter",
+    "Call": "qdistd.client.task",
+    "Choices": "qdistd.client.options",
     "Client": "qdistd.client.client",
+    "Counts": "qdistd.client.together",
     "Executor": "qdistd.client.executor",
+    "Group": "qdistd.client.together",
     "Handle": "qdistd.client.handle",
     "as_completed": "qdistd.client.handle",
     "wait": "qdistd.client.handle",
+    "bind": "qdistd.client.task",
     "task": "qdistd.client.task",
+    "Progress": "qdistd.model",
     "State": "qdistd.model",
 }
 """Where a name lives; those that are not here are errors."""

@@ -109,6 +109,16 @@ _BY_CODE: dict[str, type[QdistError]] = {
 }
 
 
-def from_wire(code: str, message: str) -> QdistError:
-    """The error that a reply names. A code of a newer version becomes a plain `QdistError`."""
+def from_wire(code: str, message: str, after: float = 0.0) -> QdistError:
+    """The error that a reply names. A code of a newer version becomes a plain `QdistError`.
+
+    `after`: when it may be worth trying again, in seconds; 0 where that is not known.
+    """
+    if code == Overloaded.code and after > 0:
+        return Overloaded(message, after)
     return _BY_CODE.get(code, QdistError)(message)
+
+
+def again(error: QdistError, message: str = "") -> QdistError:
+    """The same error to be raised once more, perhaps with more to say: a traceback belongs to one raise."""
+    return from_wire(error.code, message or str(error), getattr(error, "after", 0.0))

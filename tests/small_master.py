@@ -17,7 +17,7 @@ import msgspec
 from qdistd import protocol as say
 from qdistd.address import Address
 from qdistd.call import encode_value
-from qdistd.model import Result, State, Task
+from qdistd.model import Merged, Result, State, Task
 from qdistd.wire.keyring import Key, Keyring
 from qdistd.wire.network import AsyncioNetwork
 from qdistd.wire.server import Gate, Peer, WireLimits
@@ -26,13 +26,17 @@ KEY = b"k" * 32
 
 
 class SmallMaster:
-    """Keeps tasks, finishes them when told to (or at once, with `quick`), and refuses those named in `refuse`."""
+    """Keeps tasks, finishes them when told to (or at once, with `quick`), and refuses those named in `refuse`.
+
+    Those named in `merge` are the task that stands there.
+    """
 
     def __init__(self, *, quick: bool = False, payload: int = 64 * 1024) -> None:
         self.quick = quick
         self.hold = False
         self.deaf = False
         self.refuse: dict[str, str] = {}
+        self.merge: dict[str, bytes] = {}
         self.tasks: dict[bytes, Task] = {}
         self.results: dict[bytes, Result] = {}
         self.heard: list[Any] = []
@@ -113,12 +117,16 @@ class SmallMaster:
 
     def _accept(self, peer: Peer, number: int, submit: say.Submit) -> None:
         refused = [
-            say.Refusal(task.id, self.refuse[task.name], "no") for task in submit.tasks if task.name in self.refuse
+            say.Refusal(task.id, self.refuse[task.name], "no", 0.01)
+            for task in submit.tasks
+            if task.name in self.refuse
         ]
         bad = {refusal.id for refusal in refused}
-        good = [task for task in submit.tasks if task.id not in bad]
+        good = [task for task in submit.tasks if task.id not in bad and not (bad and submit.atomic)]
+        merged = [Merged(task.id, self.merge[task.name]) for task in good if task.name in self.merge]
+        good = [task for task in good if task.name not in self.merge]
         self.tasks |= {task.id: task for task in good}
-        peer.answer(number, say.Accepted(refused))
+        peer.answer(number, say.Accepted(refused, merged))
         if submit.watch and peer in self._guests:
             self._guests[peer].watched.update(task.id for task in good)
         if self.quick:

@@ -34,8 +34,8 @@ class Listening(Entry):
 
     __slots__ = ("end", "times")
 
-    def __init__(self, task: Task | None, watch: bool = True, task_id: bytes = b"") -> None:
-        super().__init__(task.id if task else task_id, task, watch)
+    def __init__(self, task: Task | None, watch: bool = True, task_id: bytes = b"", patient: bool = False) -> None:
+        super().__init__(task.id if task else task_id, task, watch, patient)
         self.end: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.times = 0
 

@@ -24,7 +24,7 @@ from qdistd.address import Address
 from qdistd.client.outbox import Entry
 from qdistd.client.session import WORTH_SENDING, Session
 from qdistd.client.thread import SessionThread
-from qdistd.errors import Refused, TooLarge, from_wire
+from qdistd.errors import Refused, TooLarge, again
 from qdistd.protocol import Hello
 from qdistd.wire.network import AsyncioNetwork
 
@@ -57,7 +57,7 @@ class Background:
         self._room = threading.Condition()
         self._blocked = 0
         self._pid = os.getpid()
-        self.session = _session(addresses, key, weakref.WeakMethod(self._acknowledged))
+        self.session = _session(addresses, key, timeout, weakref.WeakMethod(self._acknowledged))
         self._waiting = self.session.outbox.waiting
         self._thread = SessionThread(self.session)
         self._finalizer = weakref.finalize(self, self._thread.leave, min(FAREWELL, timeout))
@@ -95,7 +95,7 @@ class Background:
             )
         broken = self.session.broken
         if broken is not None:
-            raise from_wire(broken.code, str(broken))
+            raise again(broken)
 
     def check_size(self, name: str, payload: bytes) -> None:
         """TooLarge for a payload that the master would refuse, as soon as its limit is known."""
@@ -147,7 +147,8 @@ class Background:
         """What to raise when a timeout has passed."""
         if self.session.down_since is not None:
             return self.session.unavailable()
-        return TimeoutError(f"{what} has not come in time")
+        busy = ": the master is overloaded, and what it refused is submitted again" * self.session.outbox.postponed
+        return TimeoutError(f"{what} has not come in time{busy}")
 
     def _full(self) -> bool:
         outbox = self.session.outbox
@@ -215,7 +216,9 @@ class Patience:
         return min(until - now, LONG_NAP)
 
 
-def _session(addresses: Sequence[Address], key: bytes, acknowledged: "weakref.WeakMethod[Any]") -> Session:
+def _session(
+    addresses: Sequence[Address], key: bytes, patience: float, acknowledged: "weakref.WeakMethod[Any]"
+) -> Session:
     """A session of this process. It knows the background weakly, so that a forgotten client can end."""
 
     def tell() -> None:
@@ -231,5 +234,6 @@ def _session(addresses: Sequence[Address], key: bytes, acknowledged: "weakref.We
         hello=Hello(kind="client", name=f"{host}-{os.getpid()}"[-200:], host=host, pid=os.getpid()),
         wall=time.time,
         rng=random.Random(),  # noqa: S311 - jitter, and the tail of ids, which are no secret
+        patience=patience,
         acknowledged=tell,
     )

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from qdistd.address import Address
 from qdistd.client.background import Background
-from qdistd.client.options import DEFAULTS
+from qdistd.client.options import Choices
 from qdistd.client.questions import Questions
 from qdistd.client.submitter import Submitter
 from qdistd.config import ClientConfig, load_client, own_key, read_key
@@ -25,7 +25,9 @@ class Client(Submitter, Questions):
     `masters`: one address or several ("host:port", "unix:/path"), tried in this order. `key`: the key itself as
     bytes, or the path of its file. What is not given comes from the configuration: the file `config`, else
     `$QDIST_CONFIG`, `~/.config/qdist/client.toml` or `/etc/qdist/client.toml`; `$QDIST_MASTER` stands above its
-    addresses. `timeout`: seconds that any call waits for a master that does not answer, before it raises Unavailable.
+    addresses, and its `[options]` hold for every task that does not choose otherwise. `timeout`: seconds that any call
+    waits for a master that does not answer, before it raises Unavailable. `patient`: whether submits that find the
+    master overloaded are repeated until it takes them, as long as that (`Choices` can say otherwise).
     Raises ConfigError (a Refused) for a configuration or a key file that cannot be used; it does not wait for a master.
 
     Any number of threads may use one client; a forked process makes its own. The connection is made and kept by a
@@ -39,12 +41,14 @@ class Client(Submitter, Questions):
         *,
         config: str | PathLike[str] | None = None,
         timeout: float | None = None,
+        patient: bool = False,
     ) -> None:
         given = masters is not None and key is not None and config is None
         settings = ClientConfig() if given else load_client(None if config is None else Path(config))
         addresses = settings.masters if masters is None else _addresses(masters)
         secret = own_key(settings) if key is None else _secret(key, settings.weak, addresses)
-        super().__init__(Background(addresses, secret, settings.timeout if timeout is None else timeout), {}, DEFAULTS)
+        defaults = cast(Choices, settings.options.choices() | ({"patient": True} if patient else {}))
+        super().__init__(Background(addresses, secret, settings.timeout if timeout is None else timeout), {}, defaults)
 
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted before is on the master's disk: from here on none of it is ever lost.

@@ -11,7 +11,6 @@ from qdistd.client.client import Client
 from qdistd.client.handle import Handle, wait
 from qdistd.client.options import Choices
 from qdistd.errors import QdistError
-from qdistd.protocol import Cancel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +27,7 @@ class TaskFuture(concurrent.futures.Future[R]):
         """Cancel the task, unless it has ended. A running one is stopped by its worker within moments."""
         if not super().cancel():
             return False
-        self.handle.tell(Cancel([self.handle.task_id]))
+        self.handle.cancel_soon()
         return True
 
     def result(self, timeout: float | None = None) -> R:
@@ -57,14 +56,16 @@ class Executor(concurrent.futures.Executor):
     """Runs functions on the workers. Functions go by name: the workers must be able to import them.
 
     `client`: the one to use (it stays open); else one is made from the configuration and closed by `shutdown`.
-    `choices`: how the tasks are run, as in `Client.options`. `map` needs no `chunksize`: calls travel in batches
-    anyway. The tasks go on when the program ends; their futures do not, but `Client.result(future.handle.id)` does.
+    `choices`: how the tasks are run, as in `Client.options`; they are `patient` unless told otherwise. `map` needs no
+    `chunksize`: calls travel in batches anyway. The tasks go on when the program ends; their futures do not, but
+    `Client.result(future.handle.id)` does.
     """
 
     def __init__(self, client: Client | None = None, **choices: Unpack[Choices]) -> None:
         self._own = client is None
         self._client = Client() if client is None else client
-        self._submitter = self._client.options(**choices)
+        chosen: Choices = {"patient": True, **choices}
+        self._submitter = self._client.options(**chosen)
         self._unfinished: dict[Handle[Any], TaskFuture[Any]] = {}
         self._over = False
 

@@ -7,24 +7,27 @@ There may be hundreds of thousands of them, so a handle is a few words of memory
 is asked for, and it gets a lock only while somebody waits for it.
 """
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from qdistd.call import decode_failure, decode_value
 from qdistd.client.background import Background, Patience
 from qdistd.client.outbox import Entry
+from qdistd.client.partials import partials
 from qdistd.errors import (
     NotFound,
     QdistError,
     TaskCancelled,
     TaskFailed,
     TaskQuarantined,
-    from_wire,
+    again,
 )
-from qdistd.model import Failure, Result, State, Task, id_text
+from qdistd.model import Failure, Progress, Result, State, Task, id_text
 from qdistd.protocol import Cancel, Cancelled, Show
+from qdistd.views import TaskView
 
 R = TypeVar("R")
 
@@ -48,10 +51,14 @@ class Handle(Entry, Generic[R]):
 
     __slots__ = ("_background", "_end", "_watchers")
 
-    def __init__(self, background: Background, task_id: bytes, task: Task | None, watch: bool) -> None:
+    def __init__(
+        self, background: Background, task_id: bytes, task: Task | None, watch: bool, patient: bool = False
+    ) -> None:
         self.task_id = task_id
         self.task = task
         self.watch = watch
+        self.patient = patient
+        self.merged = False
         self.seen = False
         self.twin = None
         self._background = background
@@ -60,8 +67,17 @@ class Handle(Entry, Generic[R]):
 
     @property
     def id(self) -> str:
-        """The id of the task, as text: `qdist show` and `Client.result` of any process take it."""
+        """The id of the task, as text: `qdist show` and `Client.result` of any process take it.
+
+        That of a unique task may change once, with the acknowledgement: `merged` is true then, and this is the handle
+        of the task that was there before.
+        """
         return id_text(self.task_id)
+
+    @property
+    def parents(self) -> "tuple[Handle[Any], ...]":
+        """The handles of the tasks that this one comes after, where it belongs to a chain or a group."""
+        return ()
 
     @property
     def attempt(self) -> int:
@@ -112,11 +128,7 @@ class Handle(Entry, Generic[R]):
     def state(self) -> State:
         """Where the task stands; asks the master unless it has ended. NotFound when the master has no such task."""
         end = self._end
-        if isinstance(end, Result):
-            return end.state
-        if end is not None:
-            raise from_wire(end.code, str(end))
-        return cast(State, self._ask(Show(self.task_id)).state)
+        return end.state if isinstance(end, Result) else self._show().state
 
     def cancel(self) -> bool:
         """Cancel the task: whether that comes in time. A running one is stopped by its worker within moments.
@@ -125,17 +137,56 @@ class Handle(Entry, Generic[R]):
         """
         if isinstance(self._end, Result):
             return self._end.state == State.CANCELLED
-        answer: Cancelled = self._ask(Cancel([self.task_id]))
+        answer: Cancelled = self._ask(_cancel)
         if self.task_id in answer.unknown:
             raise NotFound(f"there is no task {self.id}")
         state = answer.states[self.task_id]
         return state == State.CANCELLED or not state.final
 
-    def tell(self, question: Any) -> None:
-        """Say something about this task to the master, as soon as it has it, and do not wait for the answer."""
-        self._background.post(self._background.session.ask_about(self, question))
+    def progress(self) -> Progress | None:
+        """How far the running attempt says it is (`qdistd.progress` in the task); None where it has said nothing.
 
-    def _ask(self, question: Any) -> Any:
+        NotFound when the master has no such task.
+        """
+        return self._show().progress
+
+    def why(self) -> str:
+        """Why the task does not run now: one sentence, or nothing where there is nothing to say. As `progress`."""
+        return self._show().why
+
+    def partials(self) -> Iterator[Any]:
+        """What the task hands out while it runs (`qdistd.partial` in the task), until it has ended, well or not.
+
+        An attempt that follows another begins anew, with its own first partial result. The master keeps the latest
+        of the running attempt, in memory: whoever comes late misses those before. As `progress`.
+        """
+        return partials(self._show, self._rest)
+
+    def cancel_soon(self) -> None:
+        """Cancel the task, as soon as the master has it, and do not wait for its answer."""
+        self._background.post(self._background.session.ask_about(self, _cancel))
+
+    def settled_id(self) -> bytes:
+        """The id of the task for others to refer to: that of a unique one is certain once it is acknowledged.
+
+        Waits for that. Unavailable or TimeoutError when it takes too long.
+        """
+        if self.task is not None and self.task.unique:
+            self._background.call(self._background.session.stored)
+        return self.task_id
+
+    def _show(self) -> TaskView:
+        if isinstance(self._end, QdistError):
+            raise again(self._end)
+        view: TaskView = self._ask(Show)
+        return view
+
+    def _rest(self, seconds: float) -> None:
+        """Wait a little, or until the task has ended."""
+        with contextlib.suppress(TimeoutError):
+            self.wait(seconds)
+
+    def _ask(self, question: Callable[[bytes], Any]) -> Any:
         session = self._background.session
         return self._background.call(lambda: session.ask_about(self, question))
 
@@ -191,7 +242,7 @@ class Handle(Entry, Generic[R]):
         if isinstance(end, Result):
             return None if end.state == State.SUCCEEDED else _failure_of(end)
         self.seen = True
-        return from_wire(end.code, str(end))
+        return again(end)
 
 
 class Waited(NamedTuple):
@@ -237,6 +288,18 @@ def wait(handles: Iterable[Handle[Any]], timeout: float | None = None) -> Waited
     except TimeoutError:
         pass
     return waited
+
+
+def cancel_all(handles: Sequence[Handle[Any]]) -> int:
+    """Cancel tasks that were submitted together, in one go: how many that comes in time for."""
+    if not handles:
+        return 0
+    answer: Cancelled = handles[0]._ask(lambda _: Cancel([handle.task_id for handle in handles]))
+    return sum(state == State.CANCELLED or not state.final for state in answer.states.values())
+
+
+def _cancel(task_id: bytes) -> Cancel:
+    return Cancel([task_id])
 
 
 def _next(arrived: "queue.SimpleQueue[Handle[R]]", patience: Patience) -> Handle[R]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from qdistd.client.background import Background
 from qdistd.client.handle import Handle
-from qdistd.errors import Refused
-from qdistd.model import State, id_from_text
+from qdistd.client.options import task_id_of
+from qdistd.model import State
 from qdistd.protocol import LARGEST_BATCH, Cancel, List, Listed, Queues, Retry, Show, Status, StatusView, Workers
 from qdistd.views import QueueView, TaskView, WorkerView
 
@@ -33,7 +33,7 @@ class Questions:
 
     def handle(self, task_id: str | uuid.UUID) -> Handle[Any]:
         """A handle for a task that was submitted elsewhere. Refused where `task_id` is none; asks nobody."""
-        return Handle(self._background, _bytes_of(task_id), None, watch=False)
+        return Handle(self._background, task_id_of(task_id), None, watch=False)
 
     def result(self, task_id: str | uuid.UUID, timeout: float | None = None) -> Any:
         """The result of a task, whoever submitted it; see `Handle.result`. NotFound when the master has none such."""
@@ -48,7 +48,7 @@ class Questions:
         return self._change(Retry, tasks)
 
     def _change(self, verb: type[Cancel | Retry], tasks: Ids) -> States:
-        ids = [_bytes_of(task) for task in tasks]
+        ids = [task_id_of(task) for task in tasks]
         states: dict[bytes, State] = {}
         for start in range(0, len(ids), LARGEST_BATCH):
             states |= self.ask(verb(ids[start : start + LARGEST_BATCH])).states
@@ -56,7 +56,7 @@ class Questions:
 
     def show(self, task: str | uuid.UUID | Handle[Any]) -> TaskView:
         """Everything about one task. NotFound when the master has none such."""
-        view: TaskView = self.ask(Show(_bytes_of(task)))
+        view: TaskView = self.ask(Show(task_id_of(task)))
         return view
 
     def list(
@@ -80,12 +80,3 @@ class Questions:
         """How the master is."""
         view: StatusView = self.ask(Status())
         return view
-
-
-def _bytes_of(task: str | uuid.UUID | Handle[Any]) -> bytes:
-    if isinstance(task, Handle):
-        return task.task_id
-    try:
-        return id_from_text(str(task))
-    except ValueError:
-        raise Refused(f"{task!r} is no task id; expected something like 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6") from None

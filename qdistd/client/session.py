@@ -7,7 +7,8 @@
 Several requests are on the wire at a time. The first two go out at once; while they are under way tasks gather, and
 whatever has gathered goes with the next answer, or as soon as it is worth a request of its own: a lone task is not
 kept waiting, and a stream of them travels in batches. When the link breaks everything unacknowledged is sent again,
-everything unfinished is asked for again.
+everything unfinished is asked for again. What an overloaded master refuses goes out again after the pause that it
+names, for those who are patient.
 
 No threads, no clock, no socket of its own: the simulation runs this very class. Everything but `outbox.waiting` and
 `hungry` belongs to the event loop.
@@ -23,7 +24,7 @@ from qdistd.address import Address
 from qdistd.client.connector import Connector
 from qdistd.client.outbox import Batch, Entry, Outbox, Refusals
 from qdistd.client.watchlist import Watchlist
-from qdistd.errors import InternalError, QdistError, Refused, Unavailable, from_wire
+from qdistd.errors import InternalError, Overloaded, QdistError, Refused, Unavailable, again, from_wire
 from qdistd.model import IdMaker
 from qdistd.protocol import LARGEST_BATCH, Accepted, Finished, Hello, Refusal, Submit, Wait, Welcome
 from qdistd.wire.link import Link
@@ -41,8 +42,18 @@ WORTH_SENDING = 250
 WAIT_SECONDS = 20.0
 """How long a `Wait` is parked: well under `protocol.LONGEST_POLL`, so that a silent master is found out soon."""
 
+Unstored = tuple[Entry, QdistError]
+"""A task that the master has not taken, and why."""
+
 GOODBYE = 1.0
 """Seconds for an orderly end of the connection."""
+
+SPREAD = 1.5
+"""The pause before a submit is repeated is drawn between what the master asked for and this many times that: clients
+that were turned away together shall not come back together."""
+
+SHORTEST_REST = 0.05
+"""Seconds of that pause at least, whatever the master said."""
 
 
 class Session:
@@ -57,6 +68,7 @@ class Session:
         hello: Hello,
         wall: Callable[[], float],
         rng: random.Random,
+        patience: float = 0.0,
         acknowledged: Callable[[], None] = lambda: None,
     ) -> None:
         self.new_id = IdMaker(wall, rng.randbytes)
@@ -71,6 +83,8 @@ class Session:
         self.down_since: float | None = None
         """Loop time since which there is no link; None while there is one."""
         self._connector = Connector(network, addresses, key, hello=hello, rng=rng)
+        self._rng = rng
+        self._patience = patience
         self._acknowledged = acknowledged
         self._watchlist = Watchlist()
         self._waits = 0
@@ -173,33 +187,74 @@ class Session:
         if link is None:
             return
         for batch in self.outbox.fly(MOST_REQUESTS):
-            answer = link.call(Submit(batch.tasks, batch.watch))
+            answer = link.call(Submit(batch.tasks, batch.watch, batch.parcel is not None))
             answer.add_done_callback(partial(self._answered, link, batch))
 
     def _answered(self, link: Link, batch: Batch, answer: asyncio.Future[Any]) -> None:
         error = _error_of(answer)
         if link is not self._link or isinstance(error, Unavailable):
             return  # the link broke: the next one carries this batch again
-        self.outbox.land(batch)
-        if error is None:
-            self._accept(batch, answer.result())
-        else:
-            self._refuse([(entry, error) for entry in batch.entries])
+        refused = self._accept(batch, answer.result()) if error is None else [(entry, error) for entry in batch.entries]
+        later = self._postpone(batch, refused) if refused else []
+        self.outbox.land(batch, later)
+        if len(refused) > len(later):
+            self._refuse(batch, refused, set(later))
         self._acknowledged()
         self.pump()
 
-    def _accept(self, batch: Batch, accepted: Accepted) -> None:
+    def _accept(self, batch: Batch, accepted: Accepted) -> list[Unstored]:
+        """Take note of what is stored. What is not, and why."""
+        refused = _pair(batch, accepted.refused) if accepted.refused else []
+        if refused and batch.parcel is not None:
+            return refused
+        left = {entry for entry, _ in refused}
+        if accepted.merged:
+            self._merge(batch, {merged.id: merged.into for merged in accepted.merged})
         for entry in batch.entries:
+            if entry in left:
+                continue
             entry.task = None
             if entry.watch is not batch.watch:
                 self._watchlist.ask(entry)
-        if accepted.refused:
-            self._refuse(_pair(batch, accepted.refused))
+        return refused
 
-    def _refuse(self, refused: Sequence[tuple[Entry, QdistError]]) -> None:
+    def _merge(self, batch: Batch, into: dict[bytes, bytes]) -> None:
+        """These are other tasks, which have to be named to be watched."""
+        for entry in batch.entries:
+            if entry.task_id in into:
+                if batch.watch:
+                    self._watchlist.remove(entry)
+                entry.merged, entry.task_id = True, into[entry.task_id]
+                if batch.watch:
+                    self._watchlist.ask(entry)
+
+    def _postpone(self, batch: Batch, refused: Sequence[Unstored]) -> list[Entry]:
+        """What shall go out again a little later. A parcel does so whole, or not at all."""
+        busy = {entry: error.after for entry, error in refused if entry.patient and isinstance(error, Overloaded)}
+        loop = asyncio.get_running_loop()
+        if batch.until is None:
+            batch.until = loop.time() + self._patience
+        left = batch.until - loop.time()
+        if not busy or left <= 0 or (batch.parcel is not None and len(busy) < len(refused)):
+            return []
+        pause = max(SHORTEST_REST, *busy.values()) * self._rng.uniform(1, SPREAD)
+        loop.call_later(min(pause, left), self._resume, batch)
+        return list(busy) if batch.parcel is None else batch.entries
+
+    def _resume(self, batch: Batch) -> None:
+        self.outbox.resume(batch)
+        self.pump()
+
+    def _refuse(self, batch: Batch, refused: Sequence[Unstored], later: set[Entry]) -> None:
+        if batch.parcel is not None:
+            for entry in batch.entries:
+                self._watchlist.remove(entry)
+            self.refusals.add(batch.parcel, _of_all(batch, *refused[0]))
+            return
         for entry, error in refused:
-            self._watchlist.remove(entry)
-            self.refusals.add(entry, error)
+            if entry not in later:
+                self._watchlist.remove(entry)
+                self.refusals.add(entry, error)
 
     async def stored(self) -> None:
         """Return when the master has answered for everything appended before."""
@@ -266,11 +321,11 @@ class Session:
             except Unavailable:
                 await asyncio.wait([link.closed])
 
-    async def ask_about(self, entry: Entry, question: Any) -> Any:
-        """As `ask`, once the master has the task."""
+    async def ask_about(self, entry: Entry, question: Callable[[bytes], Any]) -> Any:
+        """As `ask`, once the master has the task. `question` makes it of the id, which is certain only then."""
         if entry.task is not None:
             await self.stored()
-        return await self.ask(question)
+        return await self.ask(question(entry.task_id))
 
     async def greeted(self) -> Welcome:
         """The limits of the master, as soon as one is known."""
@@ -281,7 +336,7 @@ class Session:
     async def _linked(self) -> Link:
         while self._link is None or self.broken is not None:
             if self.broken is not None:
-                raise from_wire(self.broken.code, str(self.broken))
+                raise again(self.broken)
             await self._up.wait()
         return self._link
 
@@ -297,6 +352,15 @@ def _error_of(answer: asyncio.Future[Any]) -> QdistError | None:
     return error
 
 
-def _pair(batch: Batch, refused: Sequence[Refusal]) -> list[tuple[Entry, QdistError]]:
-    errors = {refusal.id: from_wire(refusal.code, refusal.message) for refusal in refused}
+def _pair(batch: Batch, refused: Sequence[Refusal]) -> list[Unstored]:
+    errors = {refusal.id: from_wire(refusal.code, refusal.message, refusal.after) for refusal in refused}
     return [(entry, errors[entry.task_id]) for entry in batch.entries if entry.task_id in errors]
+
+
+def _of_all(batch: Batch, entry: Entry, error: QdistError) -> QdistError:
+    """What the refusal of one task says to all that were to be stored with it."""
+    number = batch.entries.index(entry)
+    return again(
+        error,
+        f"{error} (task {number + 1} of {len(batch.tasks)}, {batch.tasks[number].name!r}; none of them is stored)",
+    )

@@ -2,6 +2,7 @@
 
     @task(queue="mail", retries=5)         send("a@b.c")           runs here
     def send(to: str) -> str: ...          send.submit("a@b.c")    runs on some worker
+                                           send.bind("a@b.c")      a call to be made later, in a group or a chain
 
 Workers import the modules of their tasks, so this one stays light: a client is loaded and made by the first submit.
 """
@@ -9,7 +10,7 @@ Workers import the modules of their tasks, so this one stays light: a client is 
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from qdistd.call import name_of
 from qdistd.client import options as chosen
@@ -54,12 +55,39 @@ class TaskFunction(Generic[P, R]):
         """The results for `items`, one argument each, in their order; see `Client.map`."""
         return _SHARED.client().map(self, items)
 
+    def bind(self, *args: Any, **kwargs: Any) -> "Call":
+        """One call that is not made yet, for `Client.group` and `Client.chain`."""
+        return Call(self, args, kwargs, {})
+
     def options(self, **choices: Unpack[Choices]) -> "TaskFunction[P, R]":
         """The same task with other options: `send.options(delay=60).submit(…)`."""
         return TaskFunction(self._function, self.name, {**self.choices, **choices})
 
     def __repr__(self) -> str:
         return f"<qdistd.task {self.__module__}.{self.__qualname__}>"
+
+
+class Call(NamedTuple):
+    """One call that is not made yet: a task, what it is called with, and options of its own."""
+
+    task: str | Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    choices: Choices
+
+    def options(self, **choices: Unpack[Choices]) -> "Call":
+        """The same call with other options; they stand above all others. Refused as in `Client.options`."""
+        merged: Choices = {**self.choices, **choices}
+        chosen.read(merged)
+        return self._replace(choices=merged)
+
+
+def bind(task: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call:
+    """One call that is not made yet, of a task by its name or of a function that workers can import.
+
+    For `Client.group` and `Client.chain`, where a call may get the results of others before its own arguments.
+    """
+    return Call(task, args, kwargs, {})
 
 
 @overload

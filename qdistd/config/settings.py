@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from qdistd.address import Address
+from qdistd.config.defaults import TaskOptions
 from qdistd.config.kinds import (
     FOLDER,
     FOLDERS,
@@ -320,9 +321,11 @@ class ClientConfig:
         "30s",
         "Duration: how long a call waits for a master that does not answer before it fails with Unavailable.",
     )
+    options: TaskOptions = section(TaskOptions)
 
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the settings together."""
+        yield from self.options.faults()
         yield from _weak_beyond_this_host(self.weak, self.masters, ("client", "weak"), ("client", "masters"))
 
 
