@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         WrongKey,
     )
     from qdistd.model import Progress, State
+    from qdistd.shares import share
 
     __version__: str
 
@@ -63,6 +64,7 @@ __all__ = [
     "__version__",
     "as_completed",
     "bind",
+    "share",
     "task",
     "wait",
 ]
@@ -82,6 +84,7 @@ _HOMES = {
     "task": "qdistd.client.task",
     "Progress": "qdistd.model",
     "State": "qdistd.model",
+    "share": "qdistd.shares",
 }
 """Where a name lives; those that are not here are errors."""
 

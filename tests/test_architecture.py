@@ -10,7 +10,7 @@ HOUSE = TOP / "qdistd"
 
 FLOORS = (
     ("cgroup", "errors", "events", "metrics", "model", "systemd", "tasks"),
-    ("address", "call", "control", "detach", "logs", "pulse", "succession", "views"),
+    ("address", "call", "control", "detach", "logs", "pulse", "shares", "succession", "views"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
     ("broker", "pool", "wire"),
     ("client", "master", "worker"),

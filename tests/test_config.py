@@ -17,6 +17,7 @@ from qdistd.config import (
     MasterConfig,
     Place,
     QueueConfig,
+    Share,
     WorkerConfig,
     load_client,
     load_master,
@@ -31,7 +32,11 @@ SHIPPED = Path(__file__).resolve().parent.parent / "etc"
 
 KINDS: tuple[FileKind, ...] = ("master", "worker", "client")
 DEFAULTS = {"master": MasterConfig(), "worker": WorkerConfig(), "client": ClientConfig()}
-EXAMPLES = {"master": MasterConfig(queue={"mail": QueueConfig()}), "worker": WorkerConfig(), "client": ClientConfig()}
+EXAMPLES = {
+    "master": MasterConfig(queue={"mail": QueueConfig()}),
+    "worker": WorkerConfig(share={"data": Share("data", Path("/mnt/data"))}),
+    "client": ClientConfig(),
+}
 """The defaults, with the tables that the sample shows as examples."""
 NOWHERE = Place({}, Path("/nonexistent"))
 

@@ -64,7 +64,7 @@ def settings(kind: str) -> Iterator[str]:
         yield f"## [{section}]"
         yield from keys(rows)
     for section, named in table.named.items():
-        yield f"## [{section}.NAME]"
+        yield f"## [[{section}]]" if named.listed else f"## [{section}.NAME]"
         yield fill(plain(named.explanation))
         yield from keys(named.rows)
 

@@ -57,6 +57,8 @@ class Setup(msgspec.Struct, frozen=True):
     """Bytes of an encoded result; 0: no limit."""
     cell: str = ""
     """The folder of its own cgroup, where it has one."""
+    shares: dict[str, str] = {}
+    """Where the shares of the worker are, by their names."""
 
 
 class Ready(msgspec.Struct, frozen=True):

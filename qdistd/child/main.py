@@ -20,6 +20,7 @@ from qdistd.child.runner import Runner
 from qdistd.child.scale import Scale
 from qdistd.child.voice import Voice
 from qdistd.model import Outcome
+from qdistd.shares import VARIABLE
 
 WORTH_WEIGHING = 0.001
 """Seconds. A shorter task cannot have had children of its own or grown much, and is not asked about them."""
@@ -36,13 +37,14 @@ def main(text: str) -> None:
     _keep_to_ourselves(setup)
     _prepare_process(setup.memory)
     sys.path[:0] = setup.path
+    os.environ[VARIABLE] = msgspec.json.encode(setup.shares).decode()
     conveyor = Conveyor(setup)
     voice = Voice(conveyor)
     catalog = Catalog(setup.modules)
     scale = Cell(setup.cell) if setup.cell else Scale()
     cpu = time.process_time() + scale.others()
     conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, cpu, 0)
-    _work(conveyor, Runner(catalog, setup.result), scale, voice)
+    _work(conveyor, Runner(catalog, setup.result, setup.shares), scale, voice)
 
 
 def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice) -> None:

@@ -54,7 +54,8 @@ def _settings(kind: "FileKind", file: Path | None) -> Iterator[str]:
             table = f"instance.{instance}" if section == kind else f"instance.{instance}.{section}"
             yield from (f"{table}.{key}" for key in rows)
     for section, name in named_tables(kind, file):
-        yield from (f"{section}.{name}.{key}" for key in schema(kind).rows(section))
+        if not schema(kind).listed(section):
+            yield from (f"{section}.{name}.{key}" for key in schema(kind).rows(section))
 
 
 def _beginning(typed: str, words: Iterable[str]) -> list[str]:

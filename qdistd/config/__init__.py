@@ -13,6 +13,7 @@ from qdistd.config.kinds import duration, size
 from qdistd.config.loading import HERE, Place, load_client, load_master, load_worker, main_file
 from qdistd.config.rates import Rate
 from qdistd.config.settings import DEFAULT_INSTANCE, ClientConfig, FileKind, MasterConfig, WorkerConfig
+from qdistd.config.share import Share
 from qdistd.config.tables import QueueConfig
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Place",
     "QueueConfig",
     "Rate",
+    "Share",
     "WorkerConfig",
     "duration",
     "load_client",

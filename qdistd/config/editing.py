@@ -72,6 +72,8 @@ def _target(table: Schema, name: str) -> tuple[Where, Trail]:
 def _target_in_named(table: Schema, name: str) -> tuple[Where, Trail]:
     """The setting of a table that a person names; that name may have dots in it."""
     section, *middle, key = name.split(".")
+    if table.listed(section):
+        raise ConfigError(f"{name}: the tables [[{section}]] are not changed from here; edit the file by hand")
     where = Where("", section, key, ".".join(middle))
     if not middle:
         raise ConfigError(f"{name}: there is no such setting; expected {section}.NAME.key")

@@ -10,6 +10,7 @@ is the fewest lines that are valid TOML by themselves.
 import re
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ LARGEST_FILE = 256 * 1024
 """Bytes of a configuration file: a thousand times more than anybody needs, and no device is read for ever."""
 
 Trail = tuple[str, ...]
-"""The names of the tables down to a key, and the key."""
+"""The names of the tables down to a key, and the key. An element of an array goes by its number, from 0."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
@@ -57,7 +58,9 @@ class Layer:
     lines: Mapping[Trail, int]
 
     def place(self, trail: Trail) -> str:
-        """`FILE:LINE` of a key or a table."""
+        """`FILE:LINE` of a key or a table, or of the value that it stands in."""
+        while trail and trail not in self.lines:
+            trail = trail[:-1]
         return f"{self.file}:{self.lines.get(trail, 1)}"
 
 
@@ -123,6 +126,7 @@ def _unfinished(text: str) -> tuple[int, int]:
 def statements(text: str) -> Iterator[Statement]:
     """The text cut into statements, in order, comments and empty lines among them. The last may be broken."""
     header: Trail = ()
+    elements: Counter[Trail] = Counter()
     start, waiting = 1, ""
     for number, line in enumerate(text.split("\n"), 1):
         waiting += line
@@ -132,6 +136,9 @@ def statements(text: str) -> Iterator[Statement]:
             continue
         if waiting.lstrip().startswith("["):
             header = list(_trails((), tables))[-1]
+        if waiting.lstrip().startswith("[["):
+            elements[header] += 1
+            header = (*header, str(elements[header] - 1))
         yield Statement(start, waiting, header, tables)
         start, waiting = number + 1, ""
     if waiting:
@@ -152,6 +159,7 @@ def _first_lines(text: str) -> dict[Trail, int]:
         opens = statement.text.lstrip().startswith("[")
         for trail in _trails(() if opens else statement.header, statement.tables):
             lines.setdefault(trail, statement.line)
+        lines.setdefault(statement.header, statement.line)
     return lines
 
 

@@ -1,6 +1,7 @@
 """What the table of settings is made of: a row for each key, a dataclass for each section.
 
 setting · required ──> a key          section ──> [limits]          named ──> [queue.NAME], as many as there are
+                                                                     listed ──> [[share]], with a key `name`
 """
 
 import dataclasses
@@ -8,6 +9,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from qdistd.config.kinds import Kind, Raw
+
+NAME = "name"
+"""The key of a listed table that tells it from the others."""
 
 
 class Setting(NamedTuple):
@@ -20,11 +24,15 @@ class Setting(NamedTuple):
 
 
 class Named(NamedTuple):
-    """Tables of one kind, each with a name that a person chooses. `example`: the name that stands in the sample."""
+    """Tables of one kind, each with a name that a person chooses. `example`: the name that stands in the sample.
+
+    `listed`: they are written as [[share]], and their name stands in a key of theirs.
+    """
 
     kind: type[Any]
     example: str
     explanation: str
+    listed: bool = False
 
     @property
     def rows(self) -> dict[str, Setting]:
@@ -63,6 +71,12 @@ def section(kind: type) -> Any:
 def named(kind: type, example: str, explanation: str) -> Any:
     """A field that holds tables by their name. A mapping has no hash, and needs none to be frozen."""
     metadata = {"named": Named(kind, example, explanation)}
+    return dataclasses.field(default_factory=lambda: MappingProxyType({}), hash=False, metadata=metadata)
+
+
+def listed(kind: type, explanation: str) -> Any:
+    """The same of tables that have their name in a key `name`."""
+    metadata = {"named": Named(kind, rows(kind)[NAME].default, explanation, listed=True)}
     return dataclasses.field(default_factory=lambda: MappingProxyType({}), hash=False, metadata=metadata)
 
 

@@ -33,8 +33,10 @@ from qdistd.config.kinds import (
     Number,
     Size,
 )
-from qdistd.config.rows import Fault, Named, Setting, named, rows, section, setting
+from qdistd.config.rows import Fault, Named, Setting, listed, named, rows, section, setting
+from qdistd.config.share import LABELS, Share
 from qdistd.config.tables import MOST_TASKS, QueueConfig
+from qdistd.model import MOST_LABELS
 
 FileKind = Literal["master", "worker", "client"]
 
@@ -287,9 +289,22 @@ class WorkerConfig:
         "30s",
         "Duration: how long running tasks may go on when the worker is told to stop; then they are handed back.",
     )
+    labels: tuple[str, ...] = setting(
+        LABELS,
+        [],
+        "What this worker is or has, for tasks that require it: such a task runs on no worker without all of its "
+        "labels. While a [[share]] is well, its label share=NAME is there, too.",
+    )
     compat: WorkerCompat = section(WorkerCompat)
     limits: WorkerLimits = section(WorkerLimits)
     log: Log = section(Log)
+    share: Mapping[str, Share] = listed(
+        Share,
+        "For each folder that other hosts have as well, maybe elsewhere, a table: an argument share://data/in/x.log "
+        "becomes the path of that file on the worker that runs the task. A worker looks at its shares all the time; "
+        "one that is not there, or hangs, takes no task that needs it, and says so in `qdist status`. Another file "
+        "can change single keys of the share of the same name.",
+    )
     instance: str = DEFAULT_INSTANCE
 
     @property
@@ -300,6 +315,9 @@ class WorkerConfig:
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the settings together."""
         yield from _weak_beyond_this_host(self.weak, self.masters, ("worker", "weak"), ("worker", "masters"))
+        if len(self.labels) + len(self.share) > MOST_LABELS:
+            wrong = f"{len(self.labels)} labels and {len(self.share)} shares are too many"
+            yield Fault((("worker", "labels"),), wrong, f"{MOST_LABELS} together at most")
 
 
 @dataclass(frozen=True)
@@ -350,6 +368,10 @@ class Schema(NamedTuple):
     def rows(self, section: str) -> dict[str, Setting]:
         """The keys of a section, or of each table of a kind."""
         return self.sections[section] if section in self.sections else self.named[section].rows
+
+    def listed(self, section: str) -> bool:
+        """Whether its tables are written as [[share]], with their name in a key."""
+        return section in self.named and self.named[section].listed
 
 
 def schema(kind: FileKind) -> Schema:

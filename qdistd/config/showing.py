@@ -61,9 +61,9 @@ def show(
     tables = _effective(whole, instance)
     if not instance:
         tables.update(_own(whole))
-    tables.update(_named(whole))
     parts = [_files(whole)] if origin else []
-    parts += ["\n".join([f"[{name}]", *_lines(values, origin)]) for name, values in tables.items()]
+    headed = [*((f"[{name}]", values) for name, values in tables.items()), *_named(whole)]
+    parts += ["\n".join([header, *_lines(values, origin)]) for header, values in headed]
     return "\n\n".join(parts) + "\n"
 
 
@@ -116,10 +116,11 @@ def _own(whole: Survey) -> dict[str, dict[str, Found]]:
     return tables
 
 
-def _named(whole: Survey) -> dict[str, dict[str, Found]]:
-    """What the tables have that a person has named, by the name of the table."""
-    sections = whole.schema.named
-    return {toml_key((section, name)): found for section in sections for name, found in whole.named(section).items()}
+def _named(whole: Survey) -> Iterator[tuple[str, dict[str, Found]]]:
+    """What the tables have that a person has named, each below its header."""
+    for section, kind in whole.schema.named.items():
+        for name, found in whole.named(section).items():
+            yield f"[[{section}]]" if kind.listed else f"[{toml_key((section, name))}]", found
 
 
 def _files(whole: Survey) -> str:
@@ -144,7 +145,8 @@ def _sample_section(name: str, rows: Mapping[str, Setting]) -> str:
 
 def _sample_table(name: str, named: Named) -> str:
     """An example of a table that a person names, commented out with its header."""
-    head = f"{_comment(named.explanation)}\n#[{name}.{named.example}]\n"
+    header = f"[[{name}]]" if named.listed else f"[{name}.{named.example}]"
+    head = f"{_comment(named.explanation)}\n#{header}\n"
     return "\n".join([head, *_sample_lines(named.rows)])
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from qdistd.config.kinds import NAME, Raw, echo
 from qdistd.config.reading import Layer, Problem, Trail, dotted
+from qdistd.config.rows import NAME as NAME_KEY
 from qdistd.config.rows import Fault
 from qdistd.config.settings import Config, Schema, WorkerConfig
 from qdistd.errors import ConfigError
@@ -128,17 +129,20 @@ class Walk:
 
     def layer(self, layer: Layer) -> None:
         """Take in one file."""
+        here: set[tuple[str, str]] = set()
+        """The tables with names that it has."""
         for trail, where, content in self._tables(layer.tables):
-            wrong = self._flaw(where, content)
+            header = table_name(self.schema, where, trail)
+            wrong = self._flaw(where, content) or self._twice(where, here)
             if wrong:
-                name = f"[{dotted(trail)}]" if isinstance(content, dict) else dotted(trail)
+                name = header if isinstance(content, dict) else dotted(trail[:1] if header[:2] == "[[" else trail)
                 self.problems.append(Problem(layer.place(trail), name, wrong))
                 continue
             if where.name:
+                here.add((where.section, where.name))
                 self.tables.setdefault((where.section, where.name), layer.place(trail))
             for key, raw in content.items():
-                place, name = layer.place((*trail, key)), f"[{dotted(trail)}] {dotted((key,))}"
-                self.value(where._replace(key=key), raw, place, name)
+                self.value(where._replace(key=key), raw, layer.place((*trail, key)), f"{header} {dotted((key,))}")
 
     def value(self, where: Where, raw: Raw, origin: str, name: str) -> None:
         """Take in one value. `name` stands in the problem that it may be."""
@@ -169,7 +173,8 @@ class Walk:
             for where in whole.missing(section, name):
                 if (section, where.key, name) not in self._spoiled:
                     expected = self.schema.rows(section)[where.key].kind.expected
-                    yield Problem(place, f"[{dotted((section, name))}]", f"{where.key} is missing; expected {expected}")
+                    header = table_name(self.schema, where, (section, name))
+                    yield Problem(place, header, f"{where.key} is missing; expected {expected}")
 
     def _tables(self, tables: Mapping[str, Raw]) -> Iterator[tuple[Trail, Where, Raw]]:
         """Trail, place and content of every table of a file; the place has no key yet."""
@@ -177,6 +182,10 @@ class Walk:
             if name == INSTANCES and self.schema.main == "worker" and isinstance(content, dict):
                 for instance, own in content.items():
                     yield from self._tables_of_instance(instance, own)
+            elif self.schema.listed(name):
+                for number, inner in enumerate(content if isinstance(content, list) else [[content]]):
+                    own = inner.get(NAME_KEY, "") if isinstance(inner, dict) else ""
+                    yield (name, str(number)), Where("", name, "", own if isinstance(own, str) else ""), inner
             elif name in self.schema.named and isinstance(content, dict):
                 for own, inner in content.items():
                     yield (name, own), Where("", name, "", own), inner
@@ -194,14 +203,21 @@ class Walk:
         for section in below:
             yield (*trail, section), Where(instance, section, ""), own[section]
 
+    def _twice(self, where: Where, here: set[tuple[str, str]]) -> str:
+        """TOML itself sees to it that no other table stands in one file twice."""
+        known = (where.section, where.name) in here
+        return f"{echo(where.name)} stands in this file already; expected one for each name" if known else ""
+
     def _flaw(self, where: Where, content: Raw) -> str:
         """What is wrong with a table before its keys are looked at."""
         instance, section = where.instance, where.section
+        if self.schema.listed(section):
+            return _mislisted(self.schema, where, content)
         if section in self.schema.named:
             return _misnamed(where, content)
         known = [*self.schema.sections, *self.schema.named, *([INSTANCES] if self.schema.main == "worker" else [])]
         if section not in known and not isinstance(content, dict):
-            return _astray(self.schema, section)
+            return _astray(self.schema, section) + did_you_mean(section, filter(self.schema.listed, self.schema.named))
         if not isinstance(content, dict):
             return f"this is no section; expected [{dotted((INSTANCES, instance)) if instance else section}]"
         if section not in known:
@@ -209,6 +225,11 @@ class Walk:
         if instance and not INSTANCE.fullmatch(instance):
             return f"{echo(instance)} is no name of an instance; expected {INSTANCE_EXPECTED}"
         return ""
+
+
+def table_name(schema: Schema, where: Where, trail: Trail) -> str:
+    """The header of a table, as its file has it."""
+    return f"[[{where.section}]]" if schema.listed(where.section) else f"[{dotted(trail)}]"
 
 
 def unknown_key(schema: Schema, where: Where) -> str:
@@ -223,9 +244,13 @@ def unknown_key(schema: Schema, where: Where) -> str:
 
 def section_name(schema: Schema, instance: str, section: str) -> str:
     """The name of the table in which a section stands, for all or for one instance."""
+    return dotted(_trail(schema, instance, section))
+
+
+def _trail(schema: Schema, instance: str, section: str) -> Trail:
     if not instance:
-        return section
-    return dotted((INSTANCES, instance, *(() if section == schema.main else (section,))))
+        return (section,)
+    return (INSTANCES, instance, *(() if section == schema.main else (section,)))
 
 
 def _misnamed(where: Where, content: Raw) -> str:
@@ -236,6 +261,20 @@ def _misnamed(where: Where, content: Raw) -> str:
         NAME.read(where.name)
     except ValueError as error:
         return f"{error}; expected {NAME.expected}"
+    return ""
+
+
+def _mislisted(schema: Schema, where: Where, content: Raw) -> str:
+    """What is wrong with a table that has its name in a key."""
+    if not isinstance(content, dict):
+        return f"this is no list of tables; expected [[{where.section}]] with its keys below"
+    kind = schema.rows(where.section)[NAME_KEY].kind
+    if NAME_KEY not in content:
+        return f"{NAME_KEY} is missing; expected {kind.expected}"
+    try:
+        kind.read(content[NAME_KEY])
+    except ValueError as error:
+        return f"{NAME_KEY}: {kind.refusal(content[NAME_KEY], error)}"
     return ""
 
 
@@ -261,6 +300,6 @@ def _problem(whole: Survey, instance: str, fault: Fault) -> Problem:
     places = [Where(instance, section, key, fault.name) for section, key in fault.keys]
     place = next((where for where in places if whole.look(where).origin != DEFAULT), places[0])
     where = whole.where(place)
-    table = dotted((where.section, where.name)) if where.name else ""
-    name = f"[{table or section_name(whole.schema, where.instance, where.section)}] {where.key}"
+    trail = (where.section, where.name) if where.name else _trail(whole.schema, where.instance, where.section)
+    name = f"{table_name(whole.schema, where, trail)} {where.key}"
     return Problem(whole.look(where).origin, name, f"{fault.wrong}; expected {fault.expected}")

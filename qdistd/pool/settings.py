@@ -20,3 +20,5 @@ class PoolSettings(msgspec.Struct, frozen=True):
     """Bytes of an encoded result; 0: no limit."""
     worker: str = ""
     """Whose pool it is: stands beside what its tasks say."""
+    shares: dict[str, str] = {}
+    """Where this worker has its shares, by their names."""

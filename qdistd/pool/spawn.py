@@ -78,6 +78,7 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
             memory=0 if cell and cell.limits_memory else settings.memory,
             result=settings.result,
             cell=cell.folder if cell else "",
+            shares=settings.shares,
         )
         pid = _execute(setup, voice_end, _through(cell.door) if cell else [])
         exited = os.pidfd_open(pid)

@@ -5,7 +5,7 @@ import os
 import msgspec
 
 from qdistd.address import Address
-from qdistd.config import WorkerConfig
+from qdistd.config import Share, WorkerConfig
 from qdistd.model import Life
 from qdistd.pool import PoolSettings
 from qdistd.wire.keyring import Key
@@ -22,6 +22,8 @@ class Settings(msgspec.Struct, frozen=True):
     pool: PoolSettings
     pid: int = 0
     life: Life = Life()
+    labels: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = ()
     plain_task: str = ""
     """The task to run on what a plain BaseManager server hands out; empty: the masters speak qdist."""
 
@@ -38,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True):
             pool=_pool_settings(config, name),
             pid=os.getpid(),
             life=life,
+            labels=config.labels,
+            shares=tuple(config.share.values()),
             plain_task=config.compat.task if config.protocol == "queue" else "",
         )
 
@@ -56,4 +60,5 @@ def _pool_settings(config: WorkerConfig, name: str) -> PoolSettings:
         memory=config.limits.memory,
         result=config.limits.result,
         worker=name,
+        shares={share.name: str(share.path) for share in config.share.values()},
     )
