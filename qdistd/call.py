@@ -15,7 +15,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -24,6 +24,9 @@ from qdistd.model import Failure
 
 PROTOCOL = 4
 """What every CPython since 3.4 reads."""
+
+LONGEST_NAME = 500
+"""Characters of the name of a type, and of its module, that are kept."""
 
 _ADVICE = {
     "bytearray": "send bytes(value)",
@@ -149,17 +152,33 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
 
 
+def type_name(kind: type) -> str:
+    """`module.Class`, for builtins `Class` alone. Runs nothing of the class and of its metaclass, whatever they are."""
+    module, name = _MODULE(kind), str.__str__(_QUALNAME(kind))[:LONGEST_NAME]
+    if type(module) is not str or module == "builtins":
+        return name
+    return f"{module[:LONGEST_NAME]}.{name}"
+
+
+_MODULE, _QUALNAME, _ANCESTORS, _MEMBERS = (
+    vars(type)[name].__get__ for name in ("__module__", "__qualname__", "__mro__", "__dict__")
+)
+"""As `type` has them: a metaclass may have others, which are user's code."""
+
+
 def _not_plain(value: object) -> str:
     # A bytearray arrives here as its class: at protocol 4 the pickler takes it apart by itself.
-    kind = value if isinstance(value, type) else type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    kind = type(value)
+    if issubclass(kind, type):
+        kind = cast(type, value)
+    name = type_name(kind)
     return f"{name} is not plain data: {_advice(name, kind)}"
 
 
 def _advice(name: str, kind: type) -> str:
     if name in _ADVICE:
         return _ADVICE[name]
-    if hasattr(kind, "__fspath__"):
+    if any("__fspath__" in _MEMBERS(ancestor) for ancestor in _ANCESTORS(kind)):
         return "send str(path)"
     for plain in (bool, int, float, str, bytes, list, tuple, dict, set, frozenset):
         if issubclass(kind, plain):

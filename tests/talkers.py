@@ -30,6 +30,18 @@ def log(words: str) -> None:
         logging.exception("failed")
 
 
+class Mute:
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text of me")
+
+
+def log_what_has_no_text() -> str:
+    logging.warning("%s", Mute())
+    return "done"
+
+
 def shell(script: str) -> None:
     subprocess.run(["/bin/sh", "-c", script], check=True)
 

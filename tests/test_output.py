@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from qdistd.model import MOST_OUTPUT, Grant, Outcome, id_text
-from qdistd.pool.ear import BURST, LINES_A_SECOND
+from qdistd.pool.ear import BURST, LINE, LINES_A_SECOND
 from tests.poolside import Poolside, at_the_pool
 
 TALKERS = {"modules": ("talkers",), "path": (str(Path(__file__).parent),)}
@@ -122,6 +122,21 @@ async def test_a_flood_costs_the_log_little_and_its_end_is_kept(side: Poolside) 
     *lines, confession = texts_of(side, grant)
     assert BURST <= len(lines) <= BURST + LINES_A_SECOND * (settlement.wall + 5)
     assert confession.startswith(f"{50_000 - len(lines)} more lines of this task are not in the log")
+
+
+@at_the_pool(**TALKERS)
+async def test_a_flood_without_an_end_of_line_costs_the_log_as_little(side: Poolside) -> None:
+    grant = side.give("whisper", "x" * (8 << 20))
+    await side.end(grant)
+    *lines, _ = texts_of(side, grant)
+    assert BURST * LINE / 2 <= sum(map(len, lines)) <= 2 * BURST * LINE
+
+
+@at_the_pool(**TALKERS)
+async def test_a_record_that_cannot_be_made_costs_the_task_nothing_else(side: Poolside) -> None:
+    grant = side.give("log_what_has_no_text")
+    assert await side.result(grant) == "done"
+    assert "no text of me" in await said(side, grant)
 
 
 @at_the_pool()

@@ -9,6 +9,7 @@ import signal
 import pytest
 from poolside import Poolside, at_the_pool, children, settings
 
+from qdistd.child.frames import CUT_OFF
 from qdistd.model import Failure, Outcome
 
 # -- deaths
@@ -22,7 +23,7 @@ from qdistd.model import Failure, Outcome
         ("leave", (0,), "exit", 0),
         ("kill_oneself", (9,), "signal", signal.SIGKILL),
         ("kill_oneself", (signal.SIGRTMIN + 1,), "signal", signal.SIGRTMIN + 1),
-        ("close_everything", (), "exit", 1),
+        ("close_everything", (), "exit", CUT_OFF),
         ("write_everywhere", (), "signal", signal.SIGKILL),
     ],
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+from qdistd.call import type_name
 from qdistd.child.failures import message_of
 from qdistd.errors import NotAllowed, NotFound
 
@@ -45,7 +46,7 @@ class Catalog:
             module = importlib.import_module(name)
             self._found.update(_tasks_with_names(module))
         except BaseException as error:  # noqa: BLE001 - the door: a module is user's code and may do anything
-            self.broken[name] = f"{type(error).__name__}: {message_of(error)}"
+            self.broken[name] = f"{type_name(type(error))}: {message_of(error)}"
         else:
             self._modules[name] = module
 

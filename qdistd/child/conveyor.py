@@ -1,12 +1,13 @@
 """The child's ends of the pipes."""
 
+import errno
 import os
 import select
 import sys
 import threading
 from typing import NamedTuple
 
-from qdistd.child.frames import READ_SIZE, READY, RESULT, TASK, TICKET, Care, Setup
+from qdistd.child.frames import CUT_OFF, READ_SIZE, READY, RESULT, TASK, TICKET, Care, Setup
 from qdistd.model import Outcome
 
 _CARES = tuple(Care)
@@ -27,6 +28,7 @@ class Conveyor:
 
     def __init__(self, setup: Setup) -> None:
         self._tasks, self._tickets, self._results = setup.tasks, setup.tickets, setup.results
+        self._pipe = _identity(self._results)
         self._arrival = select.poll()
         self._arrival.register(self._tickets, select.POLLIN)
         self._ahead = bytearray()
@@ -48,16 +50,21 @@ class Conveyor:
     def put(
         self, ticket: int, outcome: Outcome, value: bytes, started: float, wall: float, cpu: float, rss: int
     ) -> None:
-        """Write one result, at once."""
-        self._write(RESULT.pack(len(value), outcome, ticket, started, wall, cpu, rss) + value)
+        """Write one result, at once. Where a task has closed the pipe, the exit status has to tell."""
+        try:
+            self._write(RESULT.pack(len(value), outcome, ticket, started, wall, cpu, rss) + value)
+        except OSError:
+            os._exit(CUT_OFF)
 
     def say(self, kind: int, level: int, text: bytes) -> None:
-        """Pass on what the present task says."""
+        """Pass on what the present task says. OSError where it has closed the pipe."""
         self._write(RESULT.pack(len(text), kind, self._ticket, 0.0, 0.0, 0.0, level) + text)
 
     def _write(self, frame: bytes) -> None:
         rest = memoryview(frame)
         with self._turn:
+            if _identity(self._results) != self._pipe:  # what a task has opened in its place is not to be written to
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             while rest:
                 rest = rest[os.write(self._results, rest) :]
 
@@ -90,3 +97,9 @@ class Conveyor:
             if not data:
                 raise EOFError("the pool has closed the tasks in the middle of one")
             self._ahead += data
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    """What makes it this file and no other. OSError where there is none."""
+    file = os.fstat(descriptor)
+    return file.st_dev, file.st_ino

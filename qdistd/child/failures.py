@@ -2,6 +2,7 @@
 
 import traceback
 
+from qdistd.call import type_name
 from qdistd.model import Failure
 
 LONGEST_MESSAGE = 2_000
@@ -13,28 +14,24 @@ LONGEST_TRACEBACK = 16 * 1024
 
 def failure_of(error: BaseException) -> Failure:
     """What `error`, caught around a call of a user's function, says about that call."""
-    return Failure("exception", message_of(error), _name_of(type(error)), _traceback_of(error))
+    return Failure("exception", message_of(error), type_name(type(error)), _traceback_of(error))
 
 
 def message_of(error: BaseException) -> str:
     """The exception's own text."""
     try:
-        return _sendable(str(error))[:LONGEST_MESSAGE]
+        return _sendable(str.__str__(str(error))[:LONGEST_MESSAGE])[:LONGEST_MESSAGE]
     except BaseException as another:  # noqa: BLE001 - the door: __str__ is user's code too
-        return f"(its text cannot be made: {type(another).__name__})"
-
-
-def _name_of(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        return f"(its text cannot be made: {type_name(type(another))})"
 
 
 def _traceback_of(error: BaseException) -> str:
     """The text that Python prints, without the frame that called the user's function."""
-    frames = error.__traceback__ and error.__traceback__.tb_next
     try:
+        frames = error.__traceback__ and error.__traceback__.tb_next
         text = _sendable("".join(traceback.format_exception(type(error), error, frames)))
     except BaseException as another:  # noqa: BLE001 - the door: formatting runs what the exception brings along
-        return f"(its traceback cannot be made: {type(another).__name__})"
+        return f"(its traceback cannot be made: {type_name(type(another))})"
     return text if len(text) <= LONGEST_TRACEBACK else f"…{text[1 - LONGEST_TRACEBACK :]}"
 
 

@@ -27,6 +27,9 @@ MOST_SAID = 32 * 1024
 READY = 0
 """The ticket of the first result, which says that the child stands. Its value is an encoded `Ready`."""
 
+CUT_OFF = 213
+"""The exit status of a child that finds its pipe of results closed, or another file in its place."""
+
 READ_SIZE = 1 << 16
 """Bytes asked of a pipe at once: what it holds by default (pipe(7))."""
 

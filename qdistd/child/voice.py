@@ -60,12 +60,13 @@ class Records(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
         try:
-            text = self.format(record).encode(errors="backslashreplace")[:MOST_SAID]
-        except (ValueError, TypeError, LookupError):
+            self._send(record.levelno, self.format(record).encode(errors="backslashreplace")[:MOST_SAID])
+        except Exception:  # noqa: BLE001 - the door: what a record is made of is user's code
             self.handleError(record)
-            return
+
+    def _send(self, level: int, text: bytes) -> None:
         if os.getpid() == self._process:
-            self._conveyor.say(LOGGED, record.levelno, text)
+            self._conveyor.say(LOGGED, level, text)
         else:
             os.write(STREAMS["stderr"][0], text + b"\n")
 

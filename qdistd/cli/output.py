@@ -34,6 +34,12 @@ UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s"))
 
 KIB = 1024
 
+DEEPEST = 100
+"""Containers in one another that are shown: nobody reads more, and Python counts how deep it goes."""
+
+LONGEST_NUMBER = 10_000
+"""Bits of a number that is shown in decimal: Python refuses to make more than some thousand digits of one."""
+
 
 def is_terminal() -> bool:
     """Whether a person reads our output as it comes."""
@@ -53,18 +59,25 @@ def json_text(thing: Any) -> str:
     return json.dumps(jsonable(thing), ensure_ascii=False, allow_nan=False)
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: Any, above: tuple[Any, ...] = ()) -> Any:
     """Plain data as JSON can say it.
 
-    Tuples and sets become lists; bytes become {"base64": …}; complex, nan and the infinities their text; keys that
-    are no strings the text that Python writes for them.
+    Tuples and sets become lists; bytes become {"base64": …}; complex, nan and the infinities their text; numbers of
+    thousands of digits their hexadecimal text; keys that are no strings the text that Python writes for them. What
+    contains itself, or is nested too deeply to be read, ends in "…". `above`: the containers that it stands in.
     """
+    if isinstance(value, dict | list | tuple):
+        if len(above) >= DEEPEST or any(value is each for each in above):
+            return "…"
+        above = (*above, value)
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else repr(key): jsonable(each) for key, each in value.items()}
+        return {key if isinstance(key, str) else python(key): jsonable(each, above) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(each) for each in value]
+        return [jsonable(each, above) for each in value]
     if isinstance(value, set | frozenset):
-        return sorted((jsonable(each) for each in value), key=repr)
+        return sorted((jsonable(each, above) for each in value), key=repr)
+    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+        return hex(value)
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, complex) or (isinstance(value, float) and not abs(value) < float("inf")):
@@ -72,6 +85,14 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text to anybody else
     return value
+
+
+def python(value: Any) -> str:
+    """Plain data as Python writes it; as JSON where that cannot be, as it is nested too deeply or has a huge number."""
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):
+        return json_text(value)
 
 
 def iso(moment: float) -> str | None:

@@ -14,6 +14,7 @@ from qdistd.cli.output import (
     failure_json,
     iso,
     one_line,
+    python,
     span,
     text_of,
     when,
@@ -128,9 +129,9 @@ def _arguments(task: TaskView) -> Iterator[str]:
         yield f"{len(task.payload)} bytes that are no call"
         return
     for value in call[0]:
-        yield one_line(repr(value), LONGEST_ARGUMENT)
+        yield one_line(python(value), LONGEST_ARGUMENT)
     for name, value in call[1].items():
-        yield one_line(f"{name}={value!r}", LONGEST_ARGUMENT)
+        yield one_line(f"{name}={python(value)}", LONGEST_ARGUMENT)
 
 
 def _attempt_row(attempt: AttemptView) -> Sequence[object]:

@@ -5,6 +5,7 @@ import signal
 from typing import NamedTuple
 
 from qdistd.call import encode_failure
+from qdistd.child.frames import CUT_OFF
 from qdistd.model import Failure, Grant, Outcome, Settlement
 from qdistd.pool.cgroups import Cell, Remains
 
@@ -36,6 +37,8 @@ class Death(NamedTuple):
         """What happened, to go on from "the child …"."""
         if self.starved:
             return self._memory()
+        if self.status == CUT_OFF:
+            return "could not say how it ended, as the pipe of its results was closed or replaced"
         if self.status >= 0:
             return f"ended by itself with exit status {self.status}"
         return f"was killed by signal {-self.status} ({signal_name(-self.status)}){_HINTS.get(-self.status, '')}"

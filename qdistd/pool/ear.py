@@ -19,6 +19,8 @@ BURST, LINES_A_SECOND = 1000.0, 100.0
 """Lines of one attempt that the log takes at once, and from then on: a task that prints in an endless loop must not
 cost the host its journal, nor the worker its time. The attempt keeps the end of everything."""
 
+LINE = 1024
+"""Bytes that make a line: a longer one counts as several."""
 
 WORTH_HEARING = 0.001
 """Seconds. A shorter task cannot have started a program, so what comes by descriptor can wait for its turn."""
@@ -49,13 +51,14 @@ class Speech:
         if len(self.end) > 2 * MOST_OUTPUT:  # not at every line: that would move all of it each time
             del self.end[:-MOST_OUTPUT]
 
-    def may(self, now: float) -> bool:
-        """Whether the log takes one more line."""
+    def may(self, now: float, size: int) -> bool:
+        """Whether the log takes one more line, of so many bytes."""
         self._credit = min(self._credit + (now - self._at) * LINES_A_SECOND, BURST)
         self._at = now
-        if self._credit < 1:
+        cost = max(1.0, size / LINE)
+        if self._credit < cost:
             return False
-        self._credit -= 1
+        self._credit -= cost
         return True
 
 
@@ -126,7 +129,7 @@ class Ear:
                 speech.dropped += len(lines) - number
                 break
         if len(speech.part) > LONGEST_LINE:
-            self._tell(speech, grant, level, speech.part)
+            speech.dropped += not self._tell(speech, grant, level, speech.part)
             speech.part = b""
         if grant is None:
             speech.end.clear()  # nobody will ask for it
@@ -146,7 +149,7 @@ class Ear:
         if speech is None:
             return b""
         if speech.part:
-            self._tell(speech, grant, logging.INFO, speech.part)
+            speech.dropped += not self._tell(speech, grant, logging.INFO, speech.part)
         if speech.dropped:
             self._log.warning(
                 "%d more lines of this task are not in the log, as there were too many (`qdist show` has the last)",
@@ -157,7 +160,7 @@ class Ear:
 
     def _tell(self, speech: Speech, grant: Grant | None, level: int, line: bytes) -> bool:
         """Log a line; False where the log has had enough."""
-        if not speech.may(self._now()):
+        if not speech.may(self._now(), len(line)):
             return False
         for at in range(0, len(line), LONGEST_LINE):
             text = line[at : at + LONGEST_LINE].decode(errors="backslashreplace")
