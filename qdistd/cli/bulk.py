@@ -3,7 +3,9 @@
     file ──> checked to its end ──┐
     pipe ─────────────────────────┴─> block of lines ──> submit ──> store ──> an id for each line, on the master's disk
                                           │                │          │
-                                          └──wrong─────────┴─refused──┴──> FILE:LINE: why, on standard error
+                                          │                ^          │
+                                          │                └overloaded┤  waits as long as the master has asked for
+                                          └──wrong────────────refused─┴──> FILE:LINE: why, on standard error
 
 Before more is waited for, all that was submitted is stored and told: a slow pipe is answered line by line, a file
 in blocks of some thousand tasks.
@@ -11,19 +13,21 @@ in blocks of some thousand tasks.
 
 import contextlib
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import click
 
 from qdistd.cli.context import Connection, connected
 from qdistd.cli.exits import Exit
-from qdistd.cli.lines import Line, blocks, read_line
+from qdistd.cli.lines import Line, blocks, read_line, submit_line
 from qdistd.cli.output import json_text
 from qdistd.cli.progress import progress
 from qdistd.cli.results import complain, write_end
+from qdistd.cli.words import STDIN
 from qdistd.client.handle import Handle
 from qdistd.client.options import Choices
 from qdistd.errors import NotAllowed, Overloaded, QdistError, Refused, TaskFailed, Unavailable, WrongKey
@@ -34,14 +38,17 @@ MOST_NAMED = 100
 FAREWELL = 2.0
 """Seconds that the master has after a Ctrl-C to acknowledge what it was sent, so that we can tell what it has."""
 
-FINAL = (WrongKey, NotAllowed, Overloaded, Unavailable)
+LONGEST_PAUSE = 60.0
+"""Seconds after which an overloaded master is asked again, whatever it said."""
+
+FINAL = (WrongKey, NotAllowed, Unavailable)
 """Refusals that are not about one line: all further ones would be refused as well."""
 
 
 def submit_file(path: Path, choices: Choices, *, wait: bool, as_json: bool) -> Exit:
     """Submit every line of a file or of a pipe (`-`: standard input). The exit code is 1 where a line is left out."""
-    name = "<stdin>" if str(path) == "-" else str(path)
-    with _opened(path) as file:
+    name = name_of(path)
+    with opened(path) as file:
         total = _check(name, file) if file.seekable() else None
         with connected(looking=False) as client:
             with progress("submitting", total) as advance:
@@ -52,31 +59,40 @@ def submit_file(path: Path, choices: Choices, *, wait: bool, as_json: bool) -> E
     return run.code
 
 
-def _opened(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
-    return contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
+def name_of(path: Path) -> str:
+    """What a file is called in messages."""
+    return "<stdin>" if str(path) == STDIN else str(path)
+
+
+def opened(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    """The file, or standard input, for a `with` block."""
+    return contextlib.nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb")
 
 
 def _check(name: str, file: BinaryIO) -> int:
-    """Read the file to its end and go back. Its number of tasks; Refused, with the wrong lines named, if there are."""
+    """Read the file to its end and go back. Its number of tasks; Refused as `read_lines`."""
     start = file.tell()
+    tasks = sum(1 for _ in read_lines(name, file))
+    file.seek(start)
+    return tasks
+
+
+def read_lines(name: str, file: BinaryIO, *, linked: bool = False) -> Iterator[tuple[int, Line]]:
+    """The lines to the end of the file, with their numbers; `linked` as for `read_line`.
+
+    Refused at its end, with the wrong lines named, if there are any.
+    """
     tasks = wrong = 0
-    for number, text in _lines(file):
+    for number, text in (line for block in blocks(file) for line in block):
         tasks += 1
         try:
-            read_line(text)
+            yield number, read_line(text, linked=linked)
         except Refused as error:
             wrong += 1
             if wrong <= MOST_NAMED:
                 complain(error, f"{name}:{number}: ")
     if wrong:
         raise Refused(f"{wrong} of {tasks} lines of {name} are wrong, so nothing was submitted")
-    file.seek(start)
-    return tasks
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    for block in blocks(file):
-        yield from block
 
 
 class Import:
@@ -100,7 +116,8 @@ class Import:
         self._submitter = client.options(**chosen)
         self._as_json = as_json
         self._advance = advance
-        self._handed: deque[tuple[int, Handle[Any]]] = deque()
+        self._handed: deque[Handed] = deque()
+        self._hindered = False
         self._stored = 0
         self._last = 0
         self._awaited: list[tuple[int, Handle[Any]]] | None = [] if wait else None
@@ -128,45 +145,42 @@ class Import:
     def _hand_over(self, number: int, text: bytes) -> None:
         try:
             line = read_line(text)
-            handle = self._submit(number, line)
+            handle = submit_line(self._submitter, number, line, self._key)
         except FINAL:
             raise
         except Refused as error:
             self._leave_out(number, error)
         else:
-            self._handed.append((number, handle))
+            self._handed.append(Handed(number, line, handle))
         self._last = number
-
-    def _submit(self, number: int, line: Line) -> Handle[Any]:
-        choices = line.choices
-        if self._key and "key" not in choices:
-            choices = {**choices, "key": f"{self._key}:{number}"}
-        submitter = self._submitter.options(**choices) if choices else self._submitter
-        return submitter.submit(line.task, *line.args, **line.kwargs)
 
     def _settle(self) -> None:
         """Have the master acknowledge all that is handed over, and tell of it."""
-        try:
-            self._client.store()
-        except FINAL:
-            raise
-        except Refused:
-            pass  # said of every task by its own handle
-        self._tell()
+        while self._handed:
+            try:
+                self._client.store()
+            except FINAL:
+                raise
+            except (Refused, Overloaded):
+                pass  # said of every task by its own handle
+            self._tell()
+            if self._handed:
+                self._come_again()
 
     def _tell(self) -> None:
         """Say of each line in turn what became of it, as far as that is known."""
         told: list[str] = []
         try:
-            while self._handed and _is_known(self._handed[0][1]):
-                self._tell_one(*self._handed.popleft(), told)
+            while self._handed and self._handed[0].known and not self._handed[0].turned_away:
+                self._tell_one(self._handed.popleft(), told)
         finally:
             self._advance(len(told))
             if told and self._awaited is None:
                 click.echo("\n".join(told))
 
-    def _tell_one(self, number: int, handle: Handle[Any], told: list[str]) -> None:
-        refusal = _refusal(handle)
+    def _tell_one(self, handed: "Handed", told: list[str]) -> None:
+        number, _, handle = handed
+        refusal = handed.refusal
         if isinstance(refusal, FINAL):
             raise refusal
         if refusal is not None:
@@ -176,6 +190,17 @@ class Import:
         told.append(json_text({"line": number, "id": handle.id}) if self._as_json else handle.id)
         if self._awaited is not None:
             self._awaited.append((number, handle))
+
+    def _come_again(self) -> None:
+        """Submit once more what an overloaded master would not take, when it has said that it may be worth it."""
+        reason = next(handed.turned_away for handed in self._handed if handed.turned_away)
+        if not self._hindered:
+            self._hindered = True
+            complain(f"{reason}; going on as soon as it takes more (Ctrl-C ends that)", f"{self._name}: ")
+        time.sleep(min(reason.after, LONGEST_PAUSE))
+        for place, (number, line, _) in enumerate(self._handed):
+            if self._handed[place].turned_away:
+                self._handed[place] = Handed(number, line, submit_line(self._submitter, number, line, self._key))
 
     def _leave_out(self, number: int, error: QdistError) -> None:
         self.code = Exit.FAILED
@@ -193,18 +218,34 @@ class Import:
         error.add_note(self._summary())
 
     def _summary(self) -> str:
-        unsure = [number for number, handle in self._handed if not _is_known(handle)]
-        stored = self._stored + sum(_is_known(handle) and not _refusal(handle) for _, handle in self._handed)
+        unsure = [handed.number for handed in self._handed if not handed.known]
+        away = [handed.number for handed in self._handed if handed.turned_away]
+        stored = self._stored + sum(handed.known and not handed.refusal for handed in self._handed)
         may = f"; lines {unsure[0]} to {unsure[-1]} may be too" if unsure else ""
-        return f"{stored} tasks are submitted{may}; of {self._name} nothing after line {self._last} is"
+        but = f"; {len(away)} of the lines {away[0]} to {away[-1]} are not" if away else ""
+        return f"{stored} tasks are submitted{may}{but}; of {self._name} nothing after line {self._last} is"
 
 
-def _is_known(handle: Handle[Any]) -> bool:
-    """Whether the master has answered for it."""
-    return handle.task is None or handle.done()
+class Handed(NamedTuple):
+    """A line that was handed over, and its task."""
 
+    number: int
+    line: Line
+    handle: Handle[Any]
 
-def _refusal(handle: Handle[Any]) -> QdistError | None:
-    """Why the master did not take a task, if that is what happened."""
-    error = handle.exception() if handle.done() else None
-    return None if isinstance(error, TaskFailed) else error
+    @property
+    def known(self) -> bool:
+        """Whether the master has answered for it."""
+        return self.handle.task is None or self.handle.done()
+
+    @property
+    def refusal(self) -> QdistError | None:
+        """Why the master did not take it, if that is what happened."""
+        error = self.handle.exception() if self.handle.done() else None
+        return None if isinstance(error, TaskFailed) else error
+
+    @property
+    def turned_away(self) -> Overloaded | None:
+        """Why the master does not take it now, if that is what happened."""
+        refusal = self.refusal
+        return refusal if isinstance(refusal, Overloaded) else None

@@ -1,6 +1,6 @@
 """`qdist status`, `qdist queues`, `qdist workers`: how the master is and what it has."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,10 +8,10 @@ import click
 from qdistd.cli.words import json_option
 
 if TYPE_CHECKING:
-    from qdistd.protocol import StatusView
+    from qdistd.protocol import StatusView, Stuck
     from qdistd.views import QueueView, WorkerView
 
-OPEN_STATES = ("scheduled", "ready", "leased")
+OPEN_STATES = ("blocked", "scheduled", "ready", "leased")
 END_STATES = ("succeeded", "failed", "cancelled", "quarantined")
 
 
@@ -20,7 +20,8 @@ END_STATES = ("succeeded", "failed", "cancelled", "quarantined")
 def status_command(as_json: bool) -> None:
     """Say how the master is: its queues, its workers, its store.
 
-    Exit code 0: it is there and answers. 75: it does not.
+    Tasks that no worker can take stand below, each kind with the reason. Exit code 0: it is there and answers. 75: it
+    does not.
     """
     from qdistd.cli.context import asking
     from qdistd.cli.output import write_json
@@ -34,7 +35,7 @@ def status_command(as_json: bool) -> None:
 @click.command("queues")
 @json_option
 def queues_command(as_json: bool) -> None:
-    """List the queues and the states of their tasks."""
+    """List the queues: the states of their tasks, their limits, and since when one is paused."""
     from qdistd.cli.context import asking
     from qdistd.cli.output import write_json
     from qdistd.protocol import Queues
@@ -45,7 +46,7 @@ def queues_command(as_json: bool) -> None:
         _write_queues(queues)
         return
     for queue in queues:
-        write_json(_queue_json(queue))
+        write_json(queue_json(queue))
 
 
 @click.command("workers")
@@ -53,7 +54,8 @@ def queues_command(as_json: bool) -> None:
 def workers_command(as_json: bool) -> None:
     """List the workers the master has heard of lately.
 
-    A worker is connected, silent (its connection broke, its lease still runs) or gone.
+    A worker is connected, silent (its connection broke, its lease still runs) or gone; one that is drained gets no
+    more tasks. What it has trouble with stands below.
     """
     from qdistd.cli.context import asking
     from qdistd.cli.output import write_json
@@ -65,7 +67,7 @@ def workers_command(as_json: bool) -> None:
         _write_workers(workers)
         return
     for worker in workers:
-        write_json(_worker_json(worker))
+        write_json(worker_json(worker))
 
 
 def _status_json(status: "StatusView") -> dict[str, Any]:
@@ -75,16 +77,21 @@ def _status_json(status: "StatusView") -> dict[str, Any]:
     return told | {
         "started": iso(status.started),
         "now": iso(status.now),
-        "queues": [_queue_json(queue) for queue in status.queues],
-        "workers": [_worker_json(worker) for worker in status.workers],
+        "queues": [queue_json(queue) for queue in status.queues],
+        "workers": [worker_json(worker) for worker in status.workers],
+        "stuck": [{name: getattr(each, name) for name in each.__struct_fields__} for each in status.stuck],
     }
 
 
-def _queue_json(queue: "QueueView") -> dict[str, Any]:
-    return {"name": queue.name, **_all_counts(queue)}
+def queue_json(queue: "QueueView") -> dict[str, Any]:
+    """A queue as `qdist queues --json` has it."""
+    from qdistd.cli.output import iso
+
+    return {"name": queue.name, "paused": iso(queue.paused), "limits": queue.limits, **_all_counts(queue)}
 
 
-def _worker_json(worker: "WorkerView") -> dict[str, Any]:
+def worker_json(worker: "WorkerView") -> dict[str, Any]:
+    """A worker as `qdist workers --json` has it."""
     from qdistd.cli.output import iso
 
     told = {name: getattr(worker, name) for name in worker.__struct_fields__}
@@ -96,26 +103,34 @@ def _all_counts(queue: "QueueView") -> dict[str, int]:
 
 
 def _write_status(status: "StatusView") -> None:
-    from qdistd.cli.output import amount, is_terminal, iso, span, write_pairs
+    from qdistd.cli.output import write_pairs
 
-    up = f"up {span(status.now - status.started)}" if is_terminal() else f"since {iso(status.started)}"
-    connected = sum(worker.state == "connected" for worker in status.workers)
-    write_pairs(
-        (
-            ("master", f"qdist {status.version} on {status.host}, pid {status.pid}, {up}"),
-            ("listening", ", ".join(status.listen)),
-            ("store", f"{status.store}, {amount(status.store_bytes)}"),
-            ("tasks", _totals(status.queues)),
-            ("workers", f"{connected} connected"),
-            ("served", f"{status.submitted} submitted, {status.settled} settled, in {status.commits} commits"),
-        )
-    )
+    write_pairs(_facts(status))
     if status.queues:
         click.echo()
         _write_queues(status.queues)
     if status.workers:
         click.echo()
         _write_workers(status.workers)
+    if status.stuck:
+        click.echo()
+        _write_stuck(status.stuck)
+
+
+def _facts(status: "StatusView") -> Iterator[tuple[str, str]]:
+    from qdistd.cli.output import amount, clean, is_terminal, iso, span
+
+    up = f"up {span(status.now - status.started)}" if is_terminal() else f"since {iso(status.started)}"
+    connected = sum(worker.state == "connected" for worker in status.workers)
+    yield "master", f"qdist {status.version} on {status.host}, pid {status.pid}, {up}"
+    yield "listening", ", ".join(status.listen)
+    yield "store", f"{status.store}, {amount(status.store_bytes)}"
+    yield "overloaded", clean(status.overload)
+    yield "tasks", _totals(status.queues)
+    yield "paused", clean(", ".join(queue.name for queue in status.queues if queue.paused))
+    yield "workers", f"{connected} connected"
+    yield "drained", clean(", ".join(status.drained))
+    yield "served", f"{status.submitted} submitted, {status.settled} settled, in {status.commits} commits"
 
 
 def _totals(queues: Iterable["QueueView"]) -> str:
@@ -128,22 +143,44 @@ def _totals(queues: Iterable["QueueView"]) -> str:
 
 
 def _write_queues(queues: Sequence["QueueView"]) -> None:
-    from qdistd.cli.output import write_table
+    from qdistd.cli.output import when, write_table
 
     states = (*OPEN_STATES, *END_STATES)
-    rows = [(queue.name, *_all_counts(queue).values()) for queue in queues]
-    write_table(("QUEUE", *(state.upper() for state in states)), rows)
+    rows = [
+        (
+            *(queue.name, *_all_counts(queue).values(), when(queue.paused) if queue.paused else ""),
+            ", ".join(f"{name} {value}" for name, value in queue.limits.items()),
+        )
+        for queue in queues
+    ]
+    more = ("PAUSED", "LIMITS")
+    write_table(("QUEUE", *(state.upper() for state in states), *more), rows, optional=more)
 
 
 def _write_workers(workers: Sequence["WorkerView"]) -> None:
-    from qdistd.cli.output import when, write_table
+    from qdistd.cli.output import clean, when, write_table
 
-    headers = ("WORKER", "HOST", "PID", "STATE", "PROCESSES", "LEASED", "SETTLED", "QUEUES", "SEEN")
+    headers = ("WORKER", "HOST", "PID", "STATE", "PROCESSES", "LEASED", "SETTLED", "QUEUES", "LABELS", "SEEN")
     rows = [
         (
-            *(worker.name, worker.host, worker.pid, worker.state, worker.processes, worker.leased, worker.settled),
-            *(", ".join(worker.queues), when(worker.seen)),
+            *(worker.name, worker.host, worker.pid, state_of(worker), worker.processes, worker.leased, worker.settled),
+            *(", ".join(worker.queues), ", ".join(worker.labels), when(worker.seen)),
         )
         for worker in workers
     ]
-    write_table(headers, rows)
+    write_table(headers, rows, optional=("LABELS",))
+    for worker in workers:
+        for trouble in worker.troubles:
+            click.echo(f"{clean(worker.name)}: {clean(trouble)}")
+
+
+def state_of(worker: "WorkerView") -> str:
+    """The state of a worker, in a word for people."""
+    return "drained" if worker.drained and worker.state == "connected" else worker.state
+
+
+def _write_stuck(stuck: Sequence["Stuck"]) -> None:
+    from qdistd.cli.output import write_table
+
+    rows = [(each.queue, each.tasks, ", ".join(each.requires), each.reason) for each in stuck]
+    write_table(("STUCK IN", "TASKS", "REQUIRE", "WHY"), rows, optional=("REQUIRE",))

@@ -1,17 +1,20 @@
 """A file of tasks, line by line: {"task": "square", "args": [7], "queue": "mail"} or ["square", 7].
 
 bytes ──blocks──> numbered lines ──read_line──> Line, or Refused with the reason
+                                                  └──submit_line──> Handle
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import click
 
 from qdistd.cli import words
+from qdistd.client.handle import Handle
 from qdistd.client.options import Choices
 from qdistd.client.options import read as check_options
+from qdistd.client.submitter import Submitter
 from qdistd.errors import Refused
 
 BLOCK = 256 * 1024
@@ -20,7 +23,11 @@ BLOCK = 256 * 1024
 LONGEST = 16 * 1024 * 1024
 """Bytes of a line: twice the largest payload that a master may be set to take."""
 
-TIMES = {"delay": words.duration, "timeout": words.duration, "backoff": words.duration, "run_at": words.moment}
+TIMES: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("delay", "timeout", "soft_timeout", "backoff", "backoff_cap"), words.duration),
+    "run_at": words.moment,
+    "expires": words.expiry,
+}
 """Options that may be text, as on the command line."""
 
 EXPECTED = 'expected {"task": "square", "args": [7]} or ["square", 7]'
@@ -33,6 +40,8 @@ class Line(NamedTuple):
     args: list[Any]
     kwargs: dict[str, Any]
     choices: Choices
+    after: Sequence[int | str] = ()
+    """`after` with what only a whole file can tell: numbers of lines above."""
 
 
 def blocks(file: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
@@ -48,8 +57,8 @@ def blocks(file: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number + 1, rest)]
 
 
-def read_line(text: bytes) -> Line:
-    """The task on a line. Refused, saying why, where there is none."""
+def read_line(text: bytes, *, linked: bool = False) -> Line:
+    """The task on a line. Refused, saying why, where there is none. `linked`: it may name lines above in `after`."""
     try:
         value = words.json_value(text)
     except (ValueError, RecursionError) as error:
@@ -61,7 +70,38 @@ def read_line(text: bytes) -> Line:
     task, args, kwargs = value.pop("task"), value.pop("args", []), value.pop("kwargs", {})
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise Refused("args must be an array, kwargs an object")
-    return Line(task, args, kwargs, _choices(value))
+    after = value.get("after", ())
+    if not isinstance(after, list) or not any(type(each) is int for each in after):
+        return Line(task, args, kwargs, _choices(value))
+    if not linked:
+        raise Refused("after: numbers of lines are for --atomic; else it takes ids of tasks")
+    value["after"] = [each for each in after if type(each) is not int]
+    return Line(task, args, kwargs, _choices(value), after)
+
+
+def submit_line(
+    submitter: Submitter, number: int, line: Line, key: str, above: Mapping[int, Handle[Any]] | None = None
+) -> Handle[Any]:
+    """Submit the task of a line. Its own choices stand above those of the submitter.
+
+    `key`: what its key begins with, where it has none. `above`: the tasks of the lines above, which it may come after.
+    """
+    choices = line.choices
+    if key and "key" not in choices:
+        choices = {**choices, "key": f"{key}:{number}"}
+    if line.after:
+        choices = {**choices, "after": [_task_of(each, above or {}) for each in line.after]}
+    if choices:
+        submitter = submitter.options(**choices)
+    return submitter.submit(line.task, *line.args, **line.kwargs)
+
+
+def _task_of(named: int | str, above: Mapping[int, Handle[Any]]) -> Handle[Any] | str:
+    if isinstance(named, str):
+        return named
+    if named not in above:
+        raise Refused(f"after: {named} is no line with a task above this one")
+    return above[named]
 
 
 def _why(error: Exception) -> str:

@@ -21,6 +21,9 @@ COLOURS = {
     "crashed": "red",
     "lost": "red",
     "silent": "yellow",
+    "rejected": "red",
+    "drained": "yellow",
+    "paused": "yellow",
     "leased": "cyan",
     "running": "cyan",
     "cancelled": "yellow",
@@ -175,14 +178,15 @@ def coloured(word: str) -> str:
     return click.style(word, COLOURS[word]) if word in COLOURS else word
 
 
-def write_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns of equal width; numbers to the right."""
+def write_table(headers: Sequence[str], rows: Iterable[Sequence[object]], optional: Sequence[str] = ()) -> None:
+    """Columns of equal width; numbers to the right. An `optional` column is left out where nothing is in it."""
     lines = [[clean(str(cell)) for cell in row] for row in (headers, *rows)]
     if len(lines) == 1:
         return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [all(cell.isdigit() for cell in column[1:]) for column in zip(*lines, strict=True)]
-    for line in lines:
+    columns = [column for column in zip(*lines, strict=True) if column[0] not in optional or any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell.isdigit() for cell in column[1:]) for column in columns]
+    for line in zip(*columns, strict=True):
         padded = (_pad(*cell) for cell in zip(line, widths, right, strict=True))
         click.echo("  ".join(padded).rstrip())
 

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qdistd.cli.exits import Exit
-from qdistd.cli.words import duration, every_id, ids_argument, json_option
+from qdistd.cli.words import every_id, ids_argument, json_option, timeout_option
 from qdistd.errors import QdistError, TaskFailed
 
 if TYPE_CHECKING:
     from qdistd.client.handle import Handle
-
-timeout_option = click.option(
-    "--timeout", type=duration, help="How long to wait at most [default: as long as it takes]"
-)
 
 
 @click.command("result")
@@ -117,8 +113,8 @@ def _write_end_json(handle: "Handle[Any]", more: dict[str, Any]) -> None:
     write_json({**more, "id": handle.id, "state": handle.state().word, "attempt": handle.attempt, **how})
 
 
-def complain(error: BaseException | None, where: str = "") -> None:
-    """Tell on standard error why there is no result."""
+def complain(error: BaseException | str | None, where: str = "") -> None:
+    """Tell on standard error why there is no result, or none yet."""
     from qdistd.cli.output import one_line
 
     click.echo(f"qdist: {where}{one_line(str(error))}", err=True)

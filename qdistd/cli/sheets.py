@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from qdistd.call import decode_call, decode_failure, decode_value
+from qdistd.cli.causes import advice, cause_of, long, used
 from qdistd.cli.output import (
     KIB,
     amount,
@@ -22,7 +23,7 @@ from qdistd.cli.output import (
     write_table,
 )
 from qdistd.errors import Malformed
-from qdistd.model import Failure, State, id_text
+from qdistd.model import Failure, Progress, State, id_text
 from qdistd.views import AttemptView, TaskView
 
 LAST_LINES = 10
@@ -30,6 +31,15 @@ LAST_LINES = 10
 
 LONGEST_ARGUMENT = 200
 """Characters of one argument on the sheet; --json has all."""
+
+PLAIN = (
+    *("why", "blocked_by", "if_failed", "requires", "concurrency_key", "soft_timeout", "backoff", "backoff_cap"),
+    *("failures", "crashes", "losses", "partials_before"),
+)
+"""What `qdist show --json` has of a task as it is, beside what `qdist list` has."""
+
+BAR = 20
+"""Characters of a bar that shows how far a task is."""
 
 HEADERS = ("ID", "TASK", "QUEUE", "STATE", "ATTEMPT", "CREATED", "WORKER")
 
@@ -59,7 +69,29 @@ def detail_json(task: TaskView) -> dict[str, Any]:
     call = _call(task)
     told |= {"args": call[0], "kwargs": call[1]} if call else {"payload": task.payload}
     told |= _end_json(task)
-    return told | {"attempts": [_attempt_json(attempt) for attempt in task.attempts]}
+    told |= {name: getattr(task, name) for name in PLAIN}
+    return told | {
+        "expires": iso(task.expires),
+        "after": [id_text(each) for each in task.after],
+        "progress": progress_json(task.progress),
+        "partials": [value_or_bytes(each) for each in task.partials],
+        "attempts": [_attempt_json(attempt) for attempt in task.attempts],
+    }
+
+
+def progress_json(progress: Progress | None) -> dict[str, Any] | None:
+    """How far a task is, as JSON has it; `total` is null where the task does not know."""
+    if progress is None:
+        return None
+    return {"done": progress.done, "total": progress.total or None, "note": progress.note}
+
+
+def value_or_bytes(encoded: bytes) -> Any:
+    """An encoded value; the bytes themselves where they are none."""
+    try:
+        return decode_value(encoded)
+    except Malformed:
+        return encoded
 
 
 def _end_json(task: TaskView) -> dict[str, Any]:
@@ -78,15 +110,13 @@ def _attempt_json(attempt: AttemptView) -> dict[str, Any]:
 
 def write_summaries(tasks: Iterable[TaskView]) -> None:
     """The table of `qdist list`."""
-    write_table(
-        HEADERS,
-        [
-            (
-                *(id_text(task.id), task.name, task.queue, task.state.word, task.attempt),
-                *(when(task.created), task.worker),
-            )
-            for task in tasks
-        ],
+    write_table(HEADERS, [_summary_row(task) for task in tasks])
+
+
+def _summary_row(task: TaskView) -> Sequence[object]:
+    return (
+        *(id_text(task.id), task.name, task.queue, task.state.word, task.attempt),
+        *(when(task.created), task.worker),
     )
 
 
@@ -96,7 +126,7 @@ def write_sheet(task: TaskView) -> None:
     if task.attempts:
         click.echo()
         write_table(
-            ("ATTEMPT", "OUTCOME", "WORKER", "HOST", "STARTED", "TIME", "CPU", "MEMORY"),
+            ("ATTEMPT", "OUTCOME", "CAUSE", "WORKER", "HOST", "STARTED", "TIME", "CPU", "MEMORY"),
             [_attempt_row(attempt) for attempt in task.attempts],
         )
     for attempt in task.attempts:
@@ -104,6 +134,9 @@ def write_sheet(task: TaskView) -> None:
             _write_failure(attempt.number, attempt.failure)
         if attempt.output:
             _write_output(attempt.number, attempt.output)
+    _write_partials(task)
+    if lines := list(advice(task)):
+        click.echo("\n" + "\n".join(lines))
 
 
 def _facts(task: TaskView) -> Iterator[tuple[str, str]]:
@@ -112,15 +145,55 @@ def _facts(task: TaskView) -> Iterator[tuple[str, str]]:
     yield "arguments", ", ".join(_arguments(task)) or "none"
     yield "state", f"{coloured(task.state.word)}{f', attempt {task.attempt}' if task.attempt else ''}"
     yield "queue", clean(task.queue) + (f", priority {task.priority}" if task.priority else "")
+    yield "waits", clean(task.why)
+    yield "after", _after(task)
     yield "key", clean(task.key)
-    yield "timeout", span(task.timeout) if task.timeout else ""
-    yield "retries", str(task.retries or "")
+    yield "requires", clean(", ".join(task.requires))
+    yield "at once", f"limited by the key {clean(task.concurrency_key)}" if task.concurrency_key else ""
+    yield "timeout", ", ".join(_limits(task))
+    yield "retries", _retries(task)
+    yield "used", used(task)
     yield "created", when(task.created)
     yield "runs", when(task.run_at) if task.state is State.SCHEDULED else ""
+    yield "expires", when(task.expires) if task.expires and not task.state.final else ""
     yield "finished", when(task.finished) if task.finished else ""
     yield "worker", clean(task.worker) if task.state is State.LEASED else ""
+    yield "progress", bar(task.progress) if task.progress else ""
     if task.state is State.SUCCEEDED:
         yield "result", text_of(decode_value(task.value))
+
+
+def _after(task: TaskView) -> str:
+    if not task.after:
+        return ""
+    waits = f", waits for {task.blocked_by} of them" if task.blocked_by else ""
+    return f"{len(task.after)} {'task' if len(task.after) == 1 else 'tasks'}{waits}; if one fails: {task.if_failed}"
+
+
+def _limits(task: TaskView) -> Iterator[str]:
+    if task.timeout:
+        yield span(task.timeout)
+    if task.soft_timeout:
+        yield f"SoftTimeout after {span(task.soft_timeout)}"
+
+
+def _retries(task: TaskView) -> str:
+    if not task.retries:
+        return ""
+    return (
+        f"{task.retries}, the first after {span(task.backoff)} at most, none after more than {span(task.backoff_cap)}"
+    )
+
+
+def bar(progress: Progress) -> str:
+    """How far a task is, drawn where it knows: "[#####.....]  50 %  5 of 10, copying"."""
+    note = one_line(progress.note, LONGEST_ARGUMENT)
+    if progress.total <= 0:
+        return ", ".join(filter(None, (f"{progress.done:g}", note)))
+    share = min(max(progress.done / progress.total, 0.0), 1.0)
+    drawn = "#" * int(share * BAR)
+    numbers = ", ".join(filter(None, (f"{progress.done:g} of {progress.total:g}", note)))
+    return f"[{drawn:.<{BAR}}] {share:4.0%}  {numbers}"
 
 
 def _arguments(task: TaskView) -> Iterator[str]:
@@ -137,15 +210,14 @@ def _arguments(task: TaskView) -> Iterator[str]:
 def _attempt_row(attempt: AttemptView) -> Sequence[object]:
     ended = attempt.outcome != "running"
     return (
-        *(attempt.number, attempt.outcome, attempt.worker, attempt.host, when(attempt.started)),
+        *(attempt.number, attempt.outcome, cause_of(attempt), attempt.worker, attempt.host, when(attempt.started)),
         *(span(attempt.wall) if ended else "", span(attempt.cpu) if ended else ""),
         amount(attempt.rss * KIB) if attempt.rss else "",
     )
 
 
 def _write_failure(number: int, failure: Failure) -> None:
-    what = ": ".join(filter(None, (failure.type or failure.kind, failure.message)))
-    click.echo(f"\nattempt {number}: {one_line(what)}")
+    click.echo(f"\nattempt {number}: {long(failure)}")
     for line in clean(failure.traceback).splitlines():
         click.echo(f"  {line}")
 
@@ -156,6 +228,23 @@ def _write_output(number: int, output: bytes) -> None:
     click.echo(f"\nattempt {number} printed{more}:")
     for line in lines[-LAST_LINES:]:
         click.echo(f"  {line}")
+
+
+def _write_partials(task: TaskView) -> None:
+    shown = task.partials[-LAST_LINES:]
+    before = task.partials_before + len(task.partials) - len(shown)
+    if shown:
+        click.echo(f"\npartial results{f' (the last of {before + len(shown)})' if before else ''}:")
+    for number, value in enumerate(shown, before + 1):
+        click.echo(f"  {number:>3}  {one_line(text_of(value_or_bytes(value)), LONGEST_ARGUMENT)}")
+
+
+def write_predecessors(tasks: Sequence[TaskView], more: int) -> None:
+    """The tasks that another one comes after and that have not succeeded; `more`: of how many others is not known."""
+    click.echo("\ncomes after:")
+    write_table(HEADERS, [_summary_row(task) for task in tasks])
+    if more:
+        click.echo(f"and {more} more (--json has their ids)")
 
 
 def _call(task: TaskView) -> tuple[tuple[Any, ...], dict[str, Any]] | None:

@@ -1,7 +1,7 @@
 """`qdist submit`: one task from the command line, or one for each line of a file.
 
     TASK ARG…   ──> submit ──> flush ──> its id                       (--wait: its result)
-    --file      ──> bulk.submit_file
+    --file      ──> bulk.submit_file                                  (--atomic: whole.submit_whole)
 
 What is printed is on the master's disk.
 """
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qdistd.cli.chosen import choices_of, task_options
 from qdistd.cli.exits import Exit
-from qdistd.cli.words import duration, is_number, json_option, moment, pair
+from qdistd.cli.words import STDIN, is_number, json_option, pair
 from qdistd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -44,16 +45,7 @@ class TaskCommand(click.Command):
 @click.option(
     "--kw", "pairs", metavar="NAME=VALUE", type=pair, multiple=True, help="A keyword argument; may be repeated."
 )
-@click.option("--queue", help="The queue it waits in [default: default]")
-@click.option("--priority", type=click.IntRange(-1000, 1000), help="Lower runs first [default: 0]")
-@click.option("--delay", type=duration, help="How long after now it may run: 90s, 5m, 1h.")
-@click.option("--at", "run_at", type=moment, help="When it may run: 18:30, or 2026-11-24T18:30 with or without +01:00.")
-@click.option("--timeout", type=duration, help="How long one attempt may take [default: the worker's limit]")
-@click.option(
-    "--retries", type=click.IntRange(0, 1_000_000), help="How many more attempts a failure earns [default: 0]"
-)
-@click.option("--backoff", type=duration, help="Pause before the first retry; it doubles [default: 1s]")
-@click.option("--key", help="Idempotency key: the same key is the same task, however often it is submitted.")
+@task_options
 @click.option("--wait", is_flag=True, help="Wait for the result and print that.")
 @click.option(
     "--file",
@@ -61,6 +53,7 @@ class TaskCommand(click.Command):
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="A task on each line; - is standard input.",
 )
+@click.option("--atomic", is_flag=True, help="With --file: all its tasks, 1000 at most, or none of them.")
 @json_option
 def submit_command(
     task: str | None,
@@ -68,6 +61,7 @@ def submit_command(
     pairs: tuple[tuple[str, Any], ...],
     wait: bool,
     source: Path | None,
+    atomic: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -79,26 +73,35 @@ def submit_command(
       qdist submit square 7 --wait
       qdist submit count_lines /srv/share/access.log --retries 5 --delay 10m
       qdist submit --file tasks.jsonl
+      qdist submit --file tasks.jsonl | qdist submit report --after - --take list
 
     With --file every line is {"task": "square", "args": [7], "kwargs": {}, "queue": …, "key": …} or ["square", 7];
-    options of the command line hold for lines that have none of their own; with --key NAME line 3 has the key NAME:3,
-    so that submitting the same file again is harmless. A file is read to its end before anything is submitted: where
-    a line is wrong, all such lines are named and nothing is submitted. What comes through a pipe is submitted as it
-    arrives: wrong lines are named and left out.
+    its keys are the names of the options with _ for -, and `requires` for --require. Options of the command line hold
+    for lines that have none of their own; with --key NAME line 3 has the key NAME:3, so that submitting the same file
+    again is harmless. A file is read to its end before anything is submitted: where a line is wrong, all such lines
+    are named and nothing is submitted. What comes through a pipe is submitted as it arrives: wrong lines are named
+    and left out. A master that is overloaded is waited for.
     """
-    choices: Choices = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]  # click's names are those of Choices
-    if source is not None:
-        return _submit_file(source, task, choices, wait, as_json)
-    if task is None:
-        raise click.UsageError("Missing argument 'TASK' (or --file).")
-    return _submit_one(task, arguments, dict(pairs), choices, wait, as_json)
-
-
-def _submit_file(source: Path, task: str | None, choices: "Choices", wait: bool, as_json: bool) -> int:
-    from qdistd.cli.bulk import submit_file
-
+    if source is None:
+        if task is None:
+            raise click.UsageError("Missing argument 'TASK' (or --file).")
+        if atomic:
+            raise click.UsageError("--atomic is for --file: one task is always stored whole.")
+        return _submit_one(task, arguments, dict(pairs), choices_of(given), wait, as_json)
     if task is not None:
         raise click.UsageError(f"--file has its tasks in the file: what is {task!r} for?")
+    if str(source) == STDIN and STDIN in given["after"]:
+        raise click.UsageError("standard input cannot be the tasks (--file -) and the ids (--after -) at once.")
+    return _submit_file(source, choices_of(given), atomic, wait, as_json)
+
+
+def _submit_file(source: Path, choices: "Choices", atomic: bool, wait: bool, as_json: bool) -> int:
+    if atomic:
+        from qdistd.cli.whole import submit_whole
+
+        return submit_whole(source, choices, wait=wait, as_json=as_json)
+    from qdistd.cli.bulk import submit_file
+
     return submit_file(source, choices, wait=wait, as_json=as_json)
 
 

@@ -65,6 +65,20 @@ def moment(text: str) -> datetime:
     return (today if today > now else today + timedelta(days=1)).astimezone()
 
 
+def expiry(text: str) -> float | datetime:
+    """How long, as `duration`, or until when, as `moment`."""
+    try:
+        return duration(text)
+    except click.BadParameter:
+        pass
+    try:
+        return moment(text)
+    except click.BadParameter:
+        raise click.BadParameter(
+            f"{text!r} is neither a length of time nor a time: expected something like 30m, 18:30 or 2026-11-24T18:30"
+        ) from None
+
+
 def _date(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
@@ -115,3 +129,9 @@ def ids_argument(command: Decorated) -> Decorated:
 def json_option(command: Decorated) -> Decorated:
     """The option --json."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")(command)
+
+
+def timeout_option(command: Decorated) -> Decorated:
+    """The option --timeout of what waits."""
+    text = "How long to wait at most [default: as long as it takes]"
+    return click.option("--timeout", type=duration, help=text)(command)

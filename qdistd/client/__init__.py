@@ -3,8 +3,7 @@
     task, Executor            the two other faces: a decorator, a concurrent.futures.Executor
           │
     Client, its options()     submit, map, ask                                      the caller's threads
-    Batch, Group              many tasks or none, tasks that belong together
-    Handle                    one task: result, state, progress, cancel
+    Handle                    one task: result, state, cancel
           │
     Background                ─────────────── one thread, one event loop ──────────────────────────────
           │

@@ -54,10 +54,8 @@ class Fault(NamedTuple):
 
 def setting(kind: Kind, default: Raw, explanation: str) -> Any:
     """A field that is a key of a file."""
-    metadata = {"setting": Setting(kind, default, explanation)}
-    if isinstance(default, dict):  # dataclasses want a new one for each
-        return dataclasses.field(default_factory=lambda: kind.read({**default}), metadata=metadata)
-    return dataclasses.field(default=kind.read(default), metadata=metadata)
+    row = Setting(kind, default, explanation)
+    return dataclasses.field(default=kind.read(default), metadata={"setting": row})
 
 
 def required(kind: Kind, example: Raw, explanation: str) -> Any:

@@ -1,0 +1,137 @@
+"""`qdist` follows what happens: a task until it has ended, a cancel until it is done, a cluster second by second."""
+
+import json
+import os
+import pty
+import re
+import select
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster
+from daemons import DEADLINE
+from shell import Shell
+
+from qdistd.cli.exits import Exit
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("live")
+    folder.chmod(0o700)
+    tasks = {"tasks": ["qdistd.tasks", "operator", "time"]}
+    cluster = Cluster(folder, workers=1, worker={"worker": tasks})
+    yield cluster.start()
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def shell(cluster: Cluster) -> Shell:
+    return Shell(cluster)
+
+
+def submitted(shell: Shell, *arguments: str) -> str:
+    return shell("submit", *arguments).out.strip()
+
+
+def leased(shell: Shell, *arguments: str) -> str:
+    """The id of a task that a worker has begun."""
+    task_id = submitted(shell, *arguments)
+    end = time.monotonic() + DEADLINE
+    while shell("show", task_id, "--json").thing["state"] != "leased":
+        assert time.monotonic() < end
+    return task_id
+
+
+def test_a_task_is_followed_until_it_has_ended(shell: Shell) -> None:
+    task_id = submitted(shell, "square", "7", "--delay", "1s")
+    ran = shell("show", "--follow", task_id)
+    assert (ran.code, ran.err) == (Exit.OK, "")
+    assert ran.lines[0].startswith("scheduled: ") and ran.lines[-1] == "succeeded: 7 * 7 = 49"
+
+
+def test_whoever_follows_hears_why_it_failed_and_the_exit_code_says_so(shell: Shell) -> None:
+    task_id = submitted(shell, "operator.truediv", "1", "0")
+    ran = shell("show", "-f", task_id)
+    assert ran.code == Exit.FAILED
+    assert "attempt 1 failed: ZeroDivisionError: division by zero" in ran.lines
+    assert ran.lines[-1].startswith("failed")
+    assert shell("show", "-f", "--json", task_id).thing["failure"]["type"] == "ZeroDivisionError"
+
+
+def test_only_one_task_can_be_followed(shell: Shell) -> None:
+    task_id = submitted(shell, "square", "7")
+    for ids in ((task_id, task_id), ("-",)):
+        ran = shell("show", "-f", *ids)
+        assert ran.code == Exit.USAGE and "--follow is for one task" in ran.err
+
+
+def test_a_cancel_may_be_waited_for(shell: Shell) -> None:
+    running, waiting = leased(shell, "time.sleep", "60"), submitted(shell, "square", "7", "--queue", "nobody")
+    ran = shell("cancel", "--wait", running, waiting)
+    assert (ran.code, ran.lines) == (Exit.OK, [f"{waiting}  cancelled", f"{running}  cancelled"])
+    again = shell("cancel", "--wait", running, waiting)
+    assert (again.code, sorted(again.lines)) == (Exit.OK, sorted(ran.lines))
+
+
+def test_a_cancel_that_is_on_its_way_is_said_to_be(shell: Shell) -> None:
+    running = leased(shell, "time.sleep", "60")
+    assert shell("cancel", running).out == f"{running}  leased  its worker is stopping it\n"
+    assert shell("cancel", "--wait", "--json", running).thing == {"id": running, "state": "cancelled"}
+
+
+def test_list_shows_what_a_worker_or_a_host_has(shell: Shell) -> None:
+    running = leased(shell, "time.sleep", "60")
+    (worker,) = shell("workers", "--json").things
+    for name in (worker["name"], worker["host"]):
+        assert shell("list", "--worker", name, "--json").thing["id"] == running
+    assert shell("list", "--worker", "another").out == ""
+    wrong = shell("list", "--worker", "another", "--state", "ready")
+    assert wrong.code == Exit.USAGE and "leave --state out" in wrong.err
+    assert shell("cancel", "--wait", running).code == Exit.OK
+
+
+# -- top
+
+
+def test_top_in_a_pipe_is_a_line_for_each_look(shell: Shell) -> None:
+    head, *lines = shell("top", "--count", "2", "--every", "0.1").lines
+    assert head.split() == ["TIME", "BLOCKED", "SCHEDULED", "READY", "LEASED", "SUBMITTED", "SETTLED"]
+    assert len(lines) == 2 and all(len(line.split()) == 7 for line in lines)
+
+
+def test_top_tells_what_is_done_a_second(shell: Shell) -> None:
+    process = shell.start("top", "--json", "--every", "0.2")
+    assert process.stdout
+    first = json.loads(process.stdout.readline())
+    assert (first["submitted"], first["settled"]) == (0, 0)
+    shell("submit", "square", "7", "--wait")
+    looks = [first]
+    while not looks[-1]["queues"]["default"]:
+        looks.append(json.loads(process.stdout.readline()))
+    process.kill()
+    process.communicate()
+    assert max(look["submitted"] for look in looks) > 0 and max(look["settled"] for look in looks) > 0
+    assert list(first) == [
+        *("now", "blocked", "scheduled", "ready", "leased", "submitted", "settled", "queues", "workers")
+    ]
+
+
+def test_top_on_a_terminal_ends_with_q_and_leaves_the_terminal_as_it_was(shell: Shell) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 150))
+    before = termios.tcgetattr(theirs)
+    process = shell.start("top", "--every", "30s", stdin=theirs, stdout=theirs, stderr=theirs)
+    seen, end = "", time.monotonic() + DEADLINE
+    while "SETTLED/S" not in seen or "connected" not in seen:
+        ready, _, _ = select.select([ours], [], [], max(0.0, end - time.monotonic()))
+        assert ready, seen
+        seen += os.read(ours, 65536).decode()
+    os.write(ours, b"q")
+    assert process.wait(DEADLINE) == Exit.OK
+    assert termios.tcgetattr(theirs) == before
+    assert re.search(r"default\W", seen) and "q ends" in seen
+    os.close(ours)
+    os.close(theirs)
