@@ -23,7 +23,7 @@ import qdistd
 from qdistd import protocol as say
 from qdistd.address import Address
 from qdistd.broker import Settings
-from qdistd.call import decode_call, encode_failure, encode_value
+from qdistd.call import decode_call, decode_value, encode_failure, encode_value
 from qdistd.errors import Unavailable
 from qdistd.lifecycle import Policy
 from qdistd.model import Failure, Grant, Outcome, Settlement
@@ -95,6 +95,9 @@ def _run_one(grant: Grant) -> Settlement:
         return Settlement(grant.id, grant.attempt, Outcome.CRASHED, failure)
     try:
         args, kwargs = decode_call(grant.payload)
+        if grant.take:
+            inputs = [decode_value(value) if value else None for value in grant.inputs]
+            args = (inputs, *args) if grant.take == "list" else (*inputs, *args)
         value = encode_value((TASKS.get(grant.name) or _by_name(grant.name))(*args, **kwargs))
         return Settlement(grant.id, grant.attempt, Outcome.SUCCEEDED, value)
     except Exception as error:  # noqa: BLE001 - a task may raise anything

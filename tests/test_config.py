@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qdistd.address import Address
+from qdistd.calendar import parse
 from qdistd.config import (
     ClientConfig,
     FileKind,
     MasterConfig,
     Place,
     QueueConfig,
+    ScheduleConfig,
     Share,
     WorkerConfig,
     load_client,
@@ -32,8 +34,9 @@ SHIPPED = Path(__file__).resolve().parent.parent / "etc"
 
 KINDS: tuple[FileKind, ...] = ("master", "worker", "client")
 DEFAULTS = {"master": MasterConfig(), "worker": WorkerConfig(), "client": ClientConfig()}
+NIGHTLY = ScheduleConfig(parse("*-*-* 03:00:00"), "square")
 EXAMPLES = {
-    "master": MasterConfig(queue={"mail": QueueConfig()}),
+    "master": MasterConfig(queue={"mail": QueueConfig()}, schedule={"nightly": NIGHTLY}),
     "worker": WorkerConfig(share={"data": Share("data", Path("/mnt/data"))}),
     "client": ClientConfig(),
 }

@@ -1,4 +1,4 @@
-"""Tables that a person names, such as [queue.mail]: loaded, checked, shown, set."""
+"""Tables that a person names, such as [queue.mail] and [schedule.nightly]: loaded, checked, shown, set."""
 
 import re
 import tomllib
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdistd.config import MasterConfig, Place, QueueConfig, Rate, load_master
+from qdistd.calendar import parse
+from qdistd.config import MasterConfig, Place, QueueConfig, Rate, ScheduleConfig, load_master
 from qdistd.config.editing import set_value
 from qdistd.config.loading import named_tables
 from qdistd.config.rates import rate
@@ -95,7 +96,50 @@ def test_a_rate_has_its_bounds(text: str) -> None:
         rate(text)
 
 
+# -- schedules
+
+SCHEDULE = """
+[schedule.report]
+calendar = "Mon..Fri 08:30"
+task = "reports.daily"
+arguments = ["a", 1, [2.5, true], { x = 1 }]
+priority = -5
+timeout = "5m"
+time_zone = "Europe/Berlin"
+persistent = true
+randomized_delay = "10m"
+overlap = false
+[schedule.report.keywords]
+to = "all"
+"""
+
+
+def test_a_schedule_is_read_whole(tmp_path: Path) -> None:
+    (report,) = load(tmp_path, SCHEDULE).schedule.values()
+    assert report == ScheduleConfig(
+        calendar=parse("Mon..Fri 08:30"),
+        task="reports.daily",
+        arguments=("a", 1, [2.5, True], {"x": 1}),
+        keywords={"to": "all"},
+        priority=-5,
+        timeout=300.0,
+        time_zone="Europe/Berlin",
+        persistent=True,
+        randomized_delay=600.0,
+        overlap=False,
+    )
+
+
+def test_a_schedule_that_is_shown_can_be_read_back(tmp_path: Path) -> None:
+    file = write(tmp_path / "master.toml", SCHEDULE)
+    for origin in (False, True):
+        shown = write(tmp_path / "shown.toml", show("master", file, origin, place=NOWHERE))
+        assert load_master(shown, place=NOWHERE) == load_master(file, place=NOWHERE)
+
+
 # -- what is said about mistakes
+
+DAILY = "[schedule.a]\ncalendar = 'daily'\ntask = 'x'\n"
 
 MISTAKES = [
     ('[queue.mail]\nrate = "fast"\n', '2: [queue.mail] rate: "fast" is no rate; expected a rate such as "100/s"'),
@@ -110,6 +154,35 @@ MISTAKES = [
     ("queue = 3\n", "1: queue: this is no table; expected [queue.NAME] with its keys below"),
     ("\n[queue]\nrate = 1\n", "3: queue.rate: this is no table; expected [queue.NAME] with its keys below"),
     ("[[queue.mail]]\n", "1: queue.mail: this is no table; expected [queue.NAME]"),
+    ("[schedule.a]\ntask = 'x'\n", '1: [schedule.a]: calendar is missing; expected a calendar expression such as'),
+    ("[schedule.a]\ncalendar = 'daily'\n", "1: [schedule.a]: task is missing; expected a name"),
+    ("schedule.a.calendar = 'daily'\n", "1: [schedule.a]: task is missing"),
+    (
+        "[schedule.a]\ntask = 'x'\ncalendar = '*-13-01'\n",
+        '3: [schedule.a] calendar: "*-13-01" is no calendar expression: "13" is out of the range of a month (1 to 12); '
+        'expected a calendar expression such as "daily"',
+    ),
+    (
+        "[schedule.a]\ntask = 'x'\ncalendar = 'daily Europe/Atlantis'\n",
+        '"daily Europe/Atlantis" is no calendar expression: "Europe/Atlantis" is no time zone; expected',
+    ),
+    (f"{DAILY}time_zone = 'Mars'\n", '4: [schedule.a] time_zone: "Mars" is no time zone; expected the name of a time'),
+    (f"{DAILY}arguments = 3\n", "4: [schedule.a] arguments: 3 is no list; expected a list of strings, numbers"),
+    (f"{DAILY}arguments = [[2026-01-01]]\n", "a date or time is nothing that a task can be given (write it"),
+    (f"{DAILY}keywords = []\n", "4: [schedule.a] keywords: a list is no table; expected a table of strings"),
+    (f"{DAILY}keywords = {{ a = 12:00:00 }}\n", "a date or time is nothing that a task can be given"),
+    (
+        "[schedule.a]\ntask = 'x'\ncalendar = 'daily UTC'\ntime_zone = 'UTC'\n",
+        "4: [schedule.a] time_zone: the calendar names a time zone itself (UTC); expected one time zone, here or there",
+    ),
+    (
+        f"{DAILY}randomized_delay = '1h'\nexpires = '1h'\n",
+        "5: [schedule.a] expires: expires (3600 s) is not beyond randomized_delay (3600 s); expected expires longer",
+    ),
+    (
+        f"{DAILY}arguments = ['{'x' * 2000}']\n[limits]\npayload = 1024\n",
+        "4: [schedule.a] arguments: the arguments have 2024 bytes; expected 1024 at most ([limits] payload)",
+    ),
     ("[queu.mail]\n", 'unknown section; expected master, keys, limits'),
     ("[queu.mail]\n", 'did you mean "queue"?'),
 ]  # fmt: skip
@@ -148,6 +221,10 @@ LAYOUTS = [
     ("[queue.mail]\n", "queue.mail.weight", "3", "[queue.mail]\nweight = 3\n"),
     ("[queue.mail]\nweight = 2 # b\n", "queue.mail.weight", "3", "[queue.mail]\nweight = 3 # b\n"),
     ("queue.mail.weight = 2\n", "queue.mail.weight", "3", "queue.mail.weight = 3\n"),
+    (DAILY, "schedule.a.keywords", "{ x = 1 }", f"{DAILY}keywords = {{ x = 1 }}\n"),
+    (f"{DAILY}keywords = {{ y = 1 }} # b\n", "schedule.a.keywords", "{}", f"{DAILY}keywords = {{}} # b\n"),
+    (DAILY, "schedule.a.arguments", '[1, "b", { x = 1 }]', f'{DAILY}arguments = [1, "b", {{ x = 1 }}]\n'),
+    (DAILY, "schedule.a.calendar", "Mon 12:00", DAILY.replace("'daily'", '"Mon 12:00"')),
     ("[queue.x]\n", "queue.a.b.limit", "3", '[queue.x]\n\n[queue."a.b"]\nlimit = 3\n'),
 ]  # fmt: skip
 
@@ -165,6 +242,7 @@ REFUSED = [
     ("queue.rate", "1/s", "queue.rate: there is no such setting; expected queue.NAME.key"),
     ("queue.mail.speed", "1", "queue.mail.speed: unknown key; expected concurrency, per_key"),
     ("queue.mail.rate", "1", 'queue.mail.rate: "1" is no rate; expected a rate such as'),
+    ("schedule.a.calendar", "daily", "[schedule.a]: task is missing"),
     ("queue. a.weight", "1", '[queue." a"]: " a" is no name'),
     ("queu.mail.rate", "1/s", "queu.mail.rate: there is no such setting"),
 ]

@@ -139,6 +139,8 @@ def test_a_share_among_the_arguments_is_a_label_that_is_required(q: qdistd.Clien
     assert sent(plain).requires == ()
     assert sent(named).requires == ("gpu", "share=data", "share=scratch")
     assert sent(twice).requires == ("share=data",)
+    with pytest.raises(qdistd.Refused, match="'a b' is no name of a share"):
+        q.submit("count_lines", "share://a b/x")
 
 
 # -- where they come from

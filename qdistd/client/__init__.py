@@ -3,7 +3,8 @@
     task, Executor            the two other faces: a decorator, a concurrent.futures.Executor
           │
     Client, its options()     submit, map, ask                                      the caller's threads
-    Handle                    one task: result, state, cancel
+    Batch, Group              many tasks or none, tasks that belong together
+    Handle                    one task: result, state, progress, cancel
           │
     Background                ─────────────── one thread, one event loop ──────────────────────────────
           │

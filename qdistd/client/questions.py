@@ -11,7 +11,21 @@ from qdistd.client.background import Background
 from qdistd.client.handle import Handle
 from qdistd.client.options import task_id_of
 from qdistd.model import State
-from qdistd.protocol import LARGEST_BATCH, Cancel, List, Listed, Queues, Retry, Show, Status, StatusView, Workers
+from qdistd.protocol import (
+    LARGEST_BATCH,
+    Cancel,
+    Drain,
+    List,
+    Listed,
+    Pause,
+    Queues,
+    Retry,
+    Show,
+    Status,
+    StatusView,
+    Switched,
+    Workers,
+)
 from qdistd.views import QueueView, TaskView, WorkerView
 
 Ids = Iterable[str | uuid.UUID | Handle[Any]]
@@ -53,6 +67,33 @@ class Questions:
         for start in range(0, len(ids), LARGEST_BATCH):
             states |= self.ask(verb(ids[start : start + LARGEST_BATCH])).states
         return {str(uuid.UUID(bytes=task_id)): states.get(task_id) for task_id in ids}
+
+    def pause(self, *queues: str) -> Switched:
+        """Have nothing more begin of these queues; what runs goes on. It outlives restarts of the master.
+
+        Answers which were not paused before, and which nobody has heard of. NotAllowed without a key for `admin`, as
+        for `resume`, `drain` and `undrain`.
+        """
+        return self._switch(Pause([*queues]))
+
+    def resume(self, *queues: str) -> Switched:
+        """The other way round: which were paused before."""
+        return self._switch(Pause([*queues], on=False))
+
+    def drain(self, *names: str) -> Switched:
+        """Have nothing more begin on these workers, or on all workers of these hosts.
+
+        What they run goes on. It holds for whoever has such a name later, too, until `undrain`.
+        """
+        return self._switch(Drain([*names]))
+
+    def undrain(self, *names: str) -> Switched:
+        """The other way round: which were drained before."""
+        return self._switch(Drain([*names], on=False))
+
+    def _switch(self, question: Pause | Drain) -> Switched:
+        switched: Switched = self.ask(question)
+        return switched
 
     def show(self, task: str | uuid.UUID | Handle[Any]) -> TaskView:
         """Everything about one task. NotFound when the master has none such."""

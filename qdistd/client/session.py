@@ -353,8 +353,13 @@ def _error_of(answer: asyncio.Future[Any]) -> QdistError | None:
 
 
 def _pair(batch: Batch, refused: Sequence[Refusal]) -> list[Unstored]:
+    """In the order of the batch; of a parcel in that of the master, who says first what is wrong with it."""
     errors = {refusal.id: from_wire(refusal.code, refusal.message, refusal.after) for refusal in refused}
-    return [(entry, errors[entry.task_id]) for entry in batch.entries if entry.task_id in errors]
+    pairs = [(entry, errors[entry.task_id]) for entry in batch.entries if entry.task_id in errors]
+    if batch.parcel is not None:
+        said = list(errors)
+        pairs.sort(key=lambda pair: said.index(pair[0].task_id))
+    return pairs
 
 
 def _of_all(batch: Batch, entry: Entry, error: QdistError) -> QdistError:

@@ -14,17 +14,17 @@ from typing import Any, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, ove
 
 from msgspec.structs import replace
 
-from qdistd.call import encode_call, name_of
+from qdistd.call import decode_call, encode_call, name_of
 from qdistd.client import options
 from qdistd.client.background import SURELY_SMALL, Background
 from qdistd.client.batch import Held, Load
 from qdistd.client.handle import Handle
 from qdistd.client.options import Choices, Options
-from qdistd.client.shares import SHARE, with_shares
 from qdistd.client.task import Call, TaskFunction
 from qdistd.client.together import Group
 from qdistd.errors import Refused
 from qdistd.model import Task, id_of_key
+from qdistd.shares import LABEL, MARK, NAME, names_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -191,7 +191,7 @@ class Submitter:
             self._background.check_size(name, payload)
         task_id = id_of_key(chosen.key) if chosen.key else self._new_id()
         task = Task(task_id, name, payload, *chosen.fields)
-        if chosen.until or SHARE in payload:
+        if chosen.until or MARK in payload:
             task = _completed(task, chosen)
         return self._hand_over(task, chosen, large)
 
@@ -282,7 +282,11 @@ class Batch(Submitter):
 def _completed(task: Task, chosen: Options) -> Task:
     """With what is certain only now: how long it is until a named moment, and the shares that its arguments name."""
     expires = max(chosen.until - time.time(), SOONEST) if chosen.until else task.expires
-    return replace(task, expires=expires, requires=with_shares(task.requires, task.payload))
+    names = names_in(decode_call(task.payload)) if MARK in task.payload else set()
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise Refused(f"share://{name}/…: {name!r} is no name of a share; expected letters, digits and _ . -")
+    return replace(task, expires=expires, requires=tuple(sorted({*task.requires, *(LABEL + name for name in names)})))
 
 
 def _encode(args: tuple[Any, ...]) -> bytes:

@@ -1,6 +1,6 @@
 """Configuration: read once, checked whole, frozen; secrets stay in their files until `read_key` is asked.
 
-settings, tables: the table of all settings, made of `rows`, in the kinds of value that `kinds` and `rates` know
+settings, tables: the table of all settings, made of `rows`, in the kinds of value of `kinds`, `rates`, `occasions`
   │
 reading: bytes ──> survey: values, origins, problems ──> loading: files ──> …Config ──> keys: the key files
                                                            └──> showing: show, check, sample; editing: set_value
@@ -14,7 +14,7 @@ from qdistd.config.loading import HERE, Place, load_client, load_master, load_wo
 from qdistd.config.rates import Rate
 from qdistd.config.settings import DEFAULT_INSTANCE, ClientConfig, FileKind, MasterConfig, WorkerConfig
 from qdistd.config.share import Share
-from qdistd.config.tables import QueueConfig
+from qdistd.config.tables import QueueConfig, ScheduleConfig
 
 __all__ = [
     "DEFAULT_INSTANCE",
@@ -26,6 +26,7 @@ __all__ = [
     "Place",
     "QueueConfig",
     "Rate",
+    "ScheduleConfig",
     "Share",
     "WorkerConfig",
     "duration",

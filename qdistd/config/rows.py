@@ -54,8 +54,10 @@ class Fault(NamedTuple):
 
 def setting(kind: Kind, default: Raw, explanation: str) -> Any:
     """A field that is a key of a file."""
-    row = Setting(kind, default, explanation)
-    return dataclasses.field(default=kind.read(default), metadata={"setting": row})
+    metadata = {"setting": Setting(kind, default, explanation)}
+    if isinstance(default, dict):  # dataclasses want a new one for each
+        return dataclasses.field(default_factory=lambda: kind.read({**default}), metadata=metadata)
+    return dataclasses.field(default=kind.read(default), metadata=metadata)
 
 
 def required(kind: Kind, example: Raw, explanation: str) -> Any:

@@ -35,7 +35,7 @@ from qdistd.config.kinds import (
 )
 from qdistd.config.rows import Fault, Named, Setting, listed, named, rows, section, setting
 from qdistd.config.share import LABELS, Share
-from qdistd.config.tables import MOST_TASKS, QueueConfig
+from qdistd.config.tables import MOST_TASKS, QueueConfig, ScheduleConfig
 from qdistd.model import MOST_LABELS
 
 FileKind = Literal["master", "worker", "client"]
@@ -206,6 +206,11 @@ class MasterConfig:
         "mail",
         "For each queue that is to flow otherwise than by these defaults, a table of its name (here: mail).",
     )
+    schedule: Mapping[str, ScheduleConfig] = named(
+        ScheduleConfig,
+        "nightly",
+        "For each task that is to run by the clock, a table of a name of your own (here: nightly).",
+    )
 
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the settings together."""
@@ -216,6 +221,8 @@ class MasterConfig:
         if not (self.keys.admin or self.keys.work or self.keys.submit):
             yield Fault((("keys", "admin"),), "no role has a key", "a key file for one role at least")
         yield from _weak_beyond_this_host(self.keys.weak, self.listen, ("keys", "weak"), ("master", "listen"))
+        for name, schedule in self.schedule.items():
+            yield from schedule.faults(name, self.limits.payload)
 
 
 @dataclass(frozen=True)
