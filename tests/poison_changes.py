@@ -5,8 +5,12 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+LONG = 0.01
+"""Seconds: more than those up to which a child has no time for a close look."""
 
 # -- what a task can change of its child
 
@@ -54,6 +58,7 @@ def shut_the_descriptors_up() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
+    time.sleep(LONG)
 
 
 def write_riddles() -> None:
@@ -70,7 +75,13 @@ def be_nice() -> None:
 
 
 def allow_no_files() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    time.sleep(LONG)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+
+
+def allow_less_files() -> None:
+    time.sleep(LONG)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def state() -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Cell(Scale):
         """Where we have been, and others may be still."""
         self._counts = self._run.counts_memory()
         self._weighed = self._whole
+        self._refused = 0
         super().__init__()
 
     def begin(self, care: Care) -> None:
@@ -50,6 +51,11 @@ class Cell(Scale):
         with contextlib.suppress(OSError):  # then it ends with us
             if care and self._crowded():
                 self._move().kill()
+
+    def full(self) -> bool:
+        """See `Scale.full`. Who was refused one is nobody to be let loose on the next task."""
+        before, self._refused = self._refused, self._whole.count("pids.events", "max")
+        return self._refused > before
 
     def peak(self) -> int:
         """Peak memory, KiB: of the task where it is counted apart, else of the child since its birth."""

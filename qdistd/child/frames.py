@@ -30,6 +30,9 @@ READY = 0
 CUT_OFF = 213
 """The exit status of a child that finds its pipe of results closed, or another file in its place."""
 
+UNFIT = 214
+"""The exit status of a child that a task has changed for good, and that says why in its last words."""
+
 READ_SIZE = 1 << 16
 """Bytes asked of a pipe at once: what it holds by default (pipe(7))."""
 

@@ -15,9 +15,11 @@ import msgspec
 from qdistd.child.catalog import Catalog
 from qdistd.child.cell import Cell
 from qdistd.child.conveyor import Conveyor
-from qdistd.child.frames import READY, Ready, Setup
+from qdistd.child.fence import enclose
+from qdistd.child.frames import READY, UNFIT, Ready, Setup
 from qdistd.child.runner import Runner
 from qdistd.child.scale import Scale
+from qdistd.child.upkeep import Upkeep
 from qdistd.child.voice import Voice
 from qdistd.model import Outcome
 from qdistd.shares import VARIABLE
@@ -34,6 +36,7 @@ def main(text: str) -> None:
     setup = msgspec.json.decode(text, type=Setup)
     del sys.argv[1:]  # they are ours, and a user's module may look at them
     _bind_to(setup.life)
+    enclose()
     _keep_to_ourselves(setup)
     _prepare_process(setup.memory)
     sys.path[:0] = setup.path
@@ -41,6 +44,7 @@ def main(text: str) -> None:
     conveyor = Conveyor(setup)
     voice = Voice(conveyor)
     catalog = Catalog(setup.modules)
+    voice.settle()
     scale = Cell(setup.cell) if setup.cell else Scale()
     cpu = time.process_time() + scale.others()
     conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, cpu, 0)
@@ -48,7 +52,7 @@ def main(text: str) -> None:
 
 
 def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice) -> None:
-    process = os.getpid()
+    process, upkeep = os.getpid(), Upkeep(scale)
     while task := conveyor.take():
         scale.begin(task.care)
         started, begin, cpu = time.time(), time.perf_counter(), time.process_time()
@@ -61,6 +65,14 @@ def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice) -> Non
             cpu += scale.weigh()
         scale.end(task.care)
         conveyor.put(task.ticket, outcome, value, started, wall, cpu, scale.rss)
+        if trouble := upkeep.restore(wall):
+            _leave(trouble)
+
+
+def _leave(trouble: str) -> None:
+    """End this process, which is not fit for another task."""
+    print(f"a task has changed this child for good: {trouble}", file=sys.stderr)  # noqa: T201 - goes to the log
+    os._exit(UNFIT)
 
 
 def _bind_to(life: int) -> None:

@@ -20,6 +20,10 @@ class Scale:
     def end(self, care: Care) -> None:
         """It has ended, and was weighed."""
 
+    def full(self) -> bool:
+        """Whether it had as many processes and threads as it may have, since the last time."""
+        return False
+
     def weigh(self) -> float:
         """Seconds of processor time, other than of this process itself, since the last time."""
         self.rss = self.peak()

@@ -20,6 +20,8 @@ from qdistd.child.frames import LOGGED, MOST_SAID, SAID
 STREAMS = {"stdout": (1, logging.INFO), "stderr": (2, logging.INFO)}
 """Name in `sys`, descriptor, level."""
 
+ENCODING = "utf-8"
+
 
 class Stream(io.RawIOBase):
     """The bottom of `sys.stdout` or `sys.stderr`. Of a copy that a task has forked off it is the plain descriptor."""
@@ -77,21 +79,35 @@ class Voice:
     def __init__(self, conveyor: Conveyor) -> None:
         self._conveyor = conveyor
         self._streams = {name: self._open(name) for name in STREAMS}
+        self.settle()
         records = Records(conveyor)
         records.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[records])
 
+    def settle(self) -> None:
+        """The modules of the tasks are imported: what they have put into the place of our streams is to stay there."""
+        self._shown = {name: getattr(sys, name) for name in STREAMS}
+
     def end(self) -> None:
-        """A task has ended: what it has said of its last line was all of it. What it has closed is opened anew."""
+        """A task has ended: what it has said of its last line was all of it, and the next one finds what it found."""
         for name, stream in tuple(self._streams.items()):
-            try:
-                stream.flush()
-            except ValueError:  # closed, or taken apart
-                self._streams[name] = self._open(name)
+            if not _usable(stream):
+                self._shown[name] = self._streams[name] = self._open(name)
+            elif getattr(sys, name, None) is not self._shown[name]:
+                setattr(sys, name, self._shown[name])
 
     def _open(self, name: str) -> io.TextIOWrapper:
         raw = Stream(self._conveyor, *STREAMS[name])
         buffer = io.BufferedWriter(raw)  # type: ignore[type-var] # typeshed wants more of a raw stream than is used
-        text = io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=True)
+        text = io.TextIOWrapper(buffer, ENCODING, "backslashreplace", line_buffering=True)
         setattr(sys, name, text)
         return text
+
+
+def _usable(stream: io.TextIOWrapper) -> bool:
+    """Whether it is as we have made it."""
+    try:
+        stream.flush()
+    except ValueError:  # closed, or taken apart
+        return False
+    return stream.encoding == ENCODING

@@ -5,7 +5,7 @@ import signal
 from typing import NamedTuple
 
 from qdistd.call import encode_failure
-from qdistd.child.frames import CUT_OFF
+from qdistd.child.frames import CUT_OFF, UNFIT
 from qdistd.model import Failure, Grant, Outcome, Settlement
 from qdistd.pool.cgroups import Cell, Remains
 
@@ -39,6 +39,8 @@ class Death(NamedTuple):
             return self._memory()
         if self.status == CUT_OFF:
             return "could not say how it ended, as the pipe of its results was closed or replaced"
+        if self.status == UNFIT:
+            return "was not fit for another one, and ended itself"
         if self.status >= 0:
             return f"ended by itself with exit status {self.status}"
         return f"was killed by signal {-self.status} ({signal_name(-self.status)}){_HINTS.get(-self.status, '')}"
