@@ -13,7 +13,22 @@ from typing import Annotated
 
 import msgspec
 
-from qdistd.model import Count, Grant, Held, Labels, Life, Merged, Name, Result, Said, Settlement, State, Task, TaskId
+from qdistd.model import (
+    Count,
+    Grant,
+    Held,
+    Labels,
+    Life,
+    Merged,
+    Name,
+    Result,
+    Said,
+    Settlement,
+    State,
+    Task,
+    TaskId,
+)
+from qdistd.upkeep import Backup, Piece, Purge, Purged
 from qdistd.views import QueueView, TaskView, WorkerView
 
 VERSION = 1
@@ -68,6 +83,8 @@ class Hello(msgspec.Struct):
     life: Life = Life()
     labels: Labels = ()
     troubles: Troubles = []
+    epoch: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+    """In which the master has leased what it holds, as `Welcome` said; empty: it holds nothing, or knows of none."""
 
 
 class Welcome(msgspec.Struct):
@@ -79,6 +96,9 @@ class Welcome(msgspec.Struct):
     payload: int
     result: int
     now: float
+    epoch: bytes = b""
+    """The time line of the store. Where it is not that of the `Hello`, the worker has no seat: what it holds is void,
+    and it comes back with a token that nobody knows yet."""
 
 
 class Submit(msgspec.Struct, array_like=True):
@@ -322,6 +342,8 @@ VERBS: dict[str, Verb] = {
         Verb("retry", Role.SUBMIT, Retry, Cancelled),
         Verb("pause", Role.ADMIN, Pause, Switched),
         Verb("drain", Role.ADMIN, Drain, Switched),
+        Verb("purge", Role.ADMIN, Purge, Purged),
+        Verb("backup", Role.ADMIN, Backup, Piece),
         Verb("show", Role.SUBMIT, Show, TaskView),
         Verb("list", Role.SUBMIT, List, Listed),
         Verb("queues", Role.SUBMIT, Queues, QueueList),

@@ -10,7 +10,7 @@ HOUSE = TOP / "qdistd"
 
 FLOORS = (
     ("calendar", "cgroup", "errors", "events", "metrics", "model", "systemd", "tasks", "zones"),
-    ("address", "call", "control", "detach", "logs", "pulse", "shares", "succession", "views"),
+    ("address", "call", "control", "detach", "logs", "pulse", "shares", "succession", "upkeep", "views"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
     ("broker", "pool", "wire"),
     ("client", "master", "worker"),

@@ -252,21 +252,6 @@ def test_the_mailbox_gives_each_result_once_and_takes_it_back(store: Store) -> N
         assert store.take() == first
 
 
-def test_purge_deletes_what_ended_long_ago_and_nothing_else(store: Store) -> None:
-    submit(store, 2)
-    ended = lease(store, 2)
-    with Change(store):
-        store.end([ending(leased.claim) for leased in ended], NOW)
-    submit(store, 1)
-    submit(store, 1, mailbox=True)
-    held = lease(store, 2)
-    with Change(store):
-        store.end([ending(leased.claim) for leased in held if leased.claim.mailbox], NOW)
-        assert store.purge(NOW, 0) == (0, 0)
-        assert store.purge(NOW + 1, 0) == (2, 0)
-    assert counted(store) == {"default": {State.LEASED: 1, State.SUCCEEDED: 1}}
-
-
 def test_a_stranger_or_a_newer_store_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as db:
@@ -366,22 +351,3 @@ def test_a_commit_without_space_is_undone_whole_and_the_store_goes_on(tmp_path: 
         assert open_store(f"sqlite://{tmp_path}/qdist.db").ready("default") == before + 1
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
-def test_a_purge_with_nothing_to_delete_writes_nothing(store: Store) -> None:
-    submit(store, 3)
-    store.begin()
-    store.purge(NOW, 0)
-    assert store.seal() is False
-    store.commit()
-
-
-def test_a_queue_without_tasks_leaves_no_trace(make_store: Callable[[], Store]) -> None:
-    store = make_store()
-    (task,) = submit(store, 1)
-    with Change(store):
-        store.cancel([task], NOW)
-    with Change(store):
-        store.purge(NOW + 1, 0)
-    assert store._tally.tasks == {}  # type: ignore[attr-defined] # memory and disk forget it
-    assert make_store()._db.execute("SELECT count(*) FROM tally").fetchone() == (0,)  # type: ignore[attr-defined]

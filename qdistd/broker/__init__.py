@@ -2,6 +2,7 @@
 
 from qdistd.broker.broker import Broker, Settings
 from qdistd.broker.news import News
+from qdistd.broker.retention import Retention
 from qdistd.broker.seats import Seat
 
-__all__ = ["Broker", "News", "Seat", "Settings"]
+__all__ = ["Broker", "News", "Retention", "Seat", "Settings"]

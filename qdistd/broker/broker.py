@@ -20,6 +20,7 @@ import msgspec
 from qdistd import lifecycle
 from qdistd.broker.clock import SteadyClock
 from qdistd.broker.news import News
+from qdistd.broker.retention import PURGE_EVERY, PURGE_PAUSE, Retention
 from qdistd.broker.seats import Seat, Seats
 from qdistd.model import MOST_OUTPUT, Claim, Failure, Grant, Held, Next, Outcome, Result, Said, Settlement, State, Task
 from qdistd.protocol import Refusal
@@ -29,14 +30,8 @@ from qdistd.views import WorkerView
 LONGEST_NAP = 10.0
 """Seconds between ticks at most: the wall clock may step, and a task for a time of day must notice."""
 
-PURGE_EVERY = 60.0
-"""Seconds between two walks of the purge over the store."""
-
 FAR = 253_402_300_800
 """Seconds since 1970 of the year 10000: no measure of an attempt comes near."""
-
-PURGE_STEP = 0.05
-"""Seconds between two stretches of one walk: room for work in between."""
 
 
 class GuardFailed(Exception):
@@ -48,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     lease: float = 30.0
     payload: int = 64 * 1024
-    retention: float = 7 * 86400.0
+    retention: Retention = Retention()
     policy: lifecycle.Policy = lifecycle.Policy()
 
 
@@ -74,7 +69,6 @@ class Broker:
         self.alarm = 0.0
         """Monotonic time by which `tick` has something to do; only `tick` moves it later."""
         self._purge_at = 0.0
-        self._purge_cursor = 0
         self.finished: list[Result] = []
         self.news = News()
         self.ready: set[str] = set()
@@ -101,8 +95,11 @@ class Broker:
         self.ready = set(self.store.counts())
 
     def _stranger(self, row: WorkerRow) -> Seat:
-        """The connection of a stock client ended with the old master: nobody will settle what it held."""
-        lease = 0.0 if row.stock else self.settings.lease
+        """The connection of a stock client ended with the old master: nobody will settle what it held.
+
+        Nor may anybody settle what was leased before the store was restored.
+        """
+        lease = 0.0 if row.stock or row.former else self.settings.lease
         return Seat(row, lease, self._monotonic() + lease, self._now())
 
     # -- submit
@@ -135,11 +132,13 @@ class Broker:
         seat = self.sit(row)
         seat.queues, seat.processes, seat.lease = queues, processes, self.settings.lease
         self.renew(seat)
-        inhand = {(hold.id, hold.attempt) for hold in held}
+        inhand = set() if seat.row.former else {(hold.id, hold.attempt) for hold in held}
+        seat.row = row
         for old in self._seats.earlier(row):
             self._drop_claims(old, inhand, Outcome.LOST, "its worker died and was started again")
         self._drop_claims(seat, inhand, Outcome.RELEASED, "the worker never received it")
-        seat.cancel = [hold.id for hold in held if not self._is_leased(seat, hold)]
+        seat.stale = {(hold.id, hold.attempt) for hold in held if not self._is_leased(seat, hold)}
+        seat.cancel = [task_id for task_id, _ in seat.stale]
         seat.cancel += [claim.id for claim in seat.claims.values() if claim.cancel]  # the order may have been lost
         return seat
 
@@ -178,6 +177,9 @@ class Broker:
             if one.damaged:
                 self._set_aside(claim)
                 continue
+            if (claim.id, claim.attempt) in seat.stale:
+                self._hand_back(claim)
+                continue
             seat.claims[claim.id] = claim
             grants.append(Grant(claim.id, claim.attempt, claim.name, one.payload, claim.queue, one.timeout))
         return grants
@@ -191,6 +193,7 @@ class Broker:
             holder = self._holder(seat, settlement)
             claim = holder.claims.get(settlement.id) if holder else None
             if holder is None or claim is None or claim.attempt != settlement.attempt:
+                seat.stale.discard((settlement.id, settlement.attempt))
                 stale.append(settlement.id)
                 continue
             holder.let_go(settlement.id)
@@ -234,6 +237,11 @@ class Broker:
     def said(self, task_id: bytes) -> bytes:
         """What a running task has printed so far; its end."""
         return b"".join(bytes(seat.said.get(task_id, b"")) for seat in self._seats)
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970, by the clock of all times in the store."""
+        return self._now()
 
     def workers(self) -> list[WorkerView]:
         """Every worker that is here, or was lately."""
@@ -282,7 +290,7 @@ class Broker:
         now = self._monotonic()
         self._promote()
         for seat in self._seats.expired(now):
-            self._drop_claims(seat, set(), Outcome.LOST, "its lease ran out without a word of the worker")
+            self._drop_claims(seat, set(), *seat.end_of_lease)
             self._leave(seat)
         self._purge(now)
         self._seats.forget(self._now())
@@ -303,9 +311,8 @@ class Broker:
     def _purge(self, now: float) -> None:
         if now < self._purge_at:
             return
-        before = self._now() - self.settings.retention
-        _, self._purge_cursor = self.store.purge(before, self._purge_cursor)
-        self._purge_at = now + (PURGE_STEP if self._purge_cursor else PURGE_EVERY)
+        _, more = self.store.ends.purge(self.settings.retention.keep(self._now()))
+        self._purge_at = now + (PURGE_PAUSE if more else PURGE_EVERY)
 
     # -- helpers
 
@@ -351,6 +358,12 @@ class Broker:
         value = msgspec.msgpack.encode(Failure(kind, why))
         ends = [Settlement(claim.id, claim.attempt, outcome, value, output=seat.let_go(claim.id)) for claim in dropped]
         self._end([self._ending(claim, end) for claim, end in zip(dropped, ends, strict=True)], seat.row.name)
+
+    def _hand_back(self, claim: Claim) -> None:
+        """The worker has an attempt of this number from a past that is no more: have it be another one."""
+        why = Failure("stopped", "its worker still holds an attempt of this number from before the store was restored")
+        end = Settlement(claim.id, claim.attempt, Outcome.RELEASED, msgspec.msgpack.encode(why))
+        self._end([self._ending(claim, end)])
 
     def _set_aside(self, claim: Claim) -> None:
         why = Failure("damaged", "the stored payload is not what was submitted: the disk has changed it")

@@ -9,7 +9,7 @@ Deadlines are the master's monotonic seconds and are never stored: after a resta
 
 from collections.abc import Iterable, Iterator
 
-from qdistd.model import MOST_OUTPUT, Claim, Said
+from qdistd.model import MOST_OUTPUT, Claim, Outcome, Said
 from qdistd.store import WorkerRow
 from qdistd.views import WorkerView
 
@@ -31,6 +31,8 @@ class Seat:
         """What running tasks have printed so far, as far as it was told; its end."""
         self.connected = False
         self.gone = False
+        self.stale: set[tuple[bytes, int]] = set()
+        """(id, attempt) that it holds, or may yet report, and that this master has not leased to it."""
         self.cancel: list[bytes] = []
         self.queues: list[str] = []
         self.processes = 0
@@ -52,6 +54,13 @@ class Seat:
         """It has this task no more: what that has printed."""
         self.claims.pop(task_id, None)
         return bytes(self.said.pop(task_id, b""))
+
+    @property
+    def end_of_lease(self) -> tuple[Outcome, str]:
+        """What the end of its lease is to the tasks it holds, and why."""
+        if self.row.former:
+            return Outcome.RELEASED, "the store was restored from a backup: no lease of before is valid"
+        return Outcome.LOST, "its lease ran out without a word of the worker"
 
     def view(self) -> WorkerView:
         """The seat as people see it."""

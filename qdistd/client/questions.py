@@ -3,9 +3,11 @@
 q.status() ──Status──> master ──StatusView──> q.status()
 """
 
+import os
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qdistd.client.background import Background
 from qdistd.client.handle import Handle
@@ -26,7 +28,11 @@ from qdistd.protocol import (
     Switched,
     Workers,
 )
+from qdistd.upkeep import Purge, Purged
 from qdistd.views import QueueView, TaskView, WorkerView
+
+if TYPE_CHECKING:
+    from qdistd.store.checking import Checked
 
 Ids = Iterable[str | uuid.UUID | Handle[Any]]
 States = dict[str, State | None]
@@ -116,6 +122,46 @@ class Questions:
         """All workers the master has heard of lately."""
         workers: Sequence[WorkerView] = self.ask(Workers()).workers
         return workers
+
+    def purge(
+        self,
+        older_than: float = 0.0,
+        *,
+        states: Sequence[State] = (),
+        queue: str = "",
+        name: str = "",
+        dry_run: bool = False,
+        told: Callable[[int], None] = lambda _tasks: None,
+    ) -> int:
+        """Delete tasks that ended at least so many seconds ago, with their results; how many (`dry_run`: would be).
+
+        No `states`: however they ended. What has not ended is never touched. `told` hears of the tasks of each step.
+        """
+        purge = Purge(older_than, 0.0, list(states), queue, name, dry=dry_run)
+        tasks = 0
+        while True:
+            done: Purged = self.ask(purge)
+            tasks += done.tasks
+            told(done.tasks)
+            purge.before, purge.cursor = done.before, done.cursor
+            if not done.cursor:
+                return tasks
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        told: Callable[[int, int], None] = lambda _done, _of: None,
+    ) -> "Checked":
+        """Write a copy of all that the master has to a new file here, consistent and checked, while it serves.
+
+        Refused where the file is there, unless `overwrite`; Overloaded while another backup is made. Whatever goes
+        wrong leaves no file. `told` hears how much is done, of how much.
+        """
+        from qdistd.client.backup import fetch  # with SQLite, which nothing else here needs
+
+        return fetch(self.ask, Path(path), overwrite=overwrite, told=told)
 
     def status(self) -> StatusView:
         """How the master is."""

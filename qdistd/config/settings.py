@@ -33,6 +33,7 @@ from qdistd.config.kinds import (
     Number,
     Size,
 )
+from qdistd.config.retention import Retention
 from qdistd.config.rows import Fault, Named, Setting, listed, named, rows, section, setting
 from qdistd.config.share import LABELS, Share
 from qdistd.config.tables import MOST_TASKS, QueueConfig, ScheduleConfig
@@ -141,17 +142,6 @@ class MasterLimits:
         "256 MiB",
         "Size: with less space than this left on the file system of the store, tasks are refused as overloaded, while "
         "results of tasks that run are still stored. Empty: no limit.",
-    )
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How long finished tasks are kept, in seconds."""
-
-    finished: float = setting(
-        Duration("1m", "3650d"),
-        "7d",
-        "Duration: how long a finished task and its result can be asked for, counted from its end.",
     )
 
 

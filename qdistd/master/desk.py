@@ -15,6 +15,7 @@ from qdistd.broker import Broker, Seat
 from qdistd.errors import QdistError
 from qdistd.events import Event, told
 from qdistd.master.guest import PENDING_BYTES, Guest
+from qdistd.master.keeper import Keeper
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.people import People
 from qdistd.master.writer import Job, Writer
@@ -75,6 +76,7 @@ class Desk:
             word: msgspec.msgpack.Decoder(verb.question) for word, verb in VERBS.items()
         }
         people = People(broker, store, status=status, put=self._put, ordered=self._hear_orders)
+        self.keeper = Keeper(broker, store, put=self._put, loop=loop, log=log)
         self._serve: dict[str, Callable[[Guest, int, Any], None]] = {
             "hello": self._hello,
             "submit": self._submit,
@@ -83,6 +85,7 @@ class Desk:
             "report": self._report,
             "bye": self._bye,
             **people.verbs,
+            **self.keeper.verbs,
         }
 
     # -- connections
@@ -110,6 +113,7 @@ class Desk:
         if guest is None:
             return
         self._leave_lobby(guest)
+        self.keeper.left(guest)
         guest.leave()
         for task_id in guest.watched:
             self._unwatch(task_id, guest)
@@ -139,6 +143,9 @@ class Desk:
             guest.peer.fail(number, "malformed", "hello: the token of a worker has 16 bytes")
         elif guest.token not in (b"", hello.token):
             guest.peer.fail(number, "refused", "hello: another worker speaks on this connection; open one for each")
+        elif hello.epoch not in (b"", self._store.epoch):
+            self._log.warning("worker %s holds leases from before this store was restored: they are void", hello.name)
+            guest.peer.answer(number, self._welcome())
         else:
             self._hello_worker(guest, number, hello)
 
@@ -188,7 +195,8 @@ class Desk:
 
     def _welcome(self) -> say.Welcome:
         terms = self._terms()
-        return say.Welcome(say.VERSION, terms.lease, terms.heartbeat, terms.payload, terms.result, self._wall())
+        sizes = terms.payload, terms.result
+        return say.Welcome(say.VERSION, terms.lease, terms.heartbeat, *sizes, self._wall(), self._store.epoch)
 
     # -- submitting and waiting
 

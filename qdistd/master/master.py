@@ -130,6 +130,7 @@ class Master:
                 await self._gate.emptied()
         self._listeners.clear()
         await self._writer.drain()
+        self._desk.keeper.close()
         self._writer.stop()
         self._chronicle.close()
         if self._timer is not None:

@@ -16,7 +16,7 @@ import msgspec
 
 from qdistd import lifecycle
 from qdistd.address import Address
-from qdistd.broker import Settings
+from qdistd.broker import Retention, Settings
 from qdistd.config import MasterConfig, load_master, master_keys
 from qdistd.config.keys import ROLE_KEYS, renew
 from qdistd.control import Request
@@ -85,7 +85,7 @@ def settings_of(config: MasterConfig) -> MasterSettings:
         broker=Settings(
             lease=limits.lease,
             payload=limits.payload,
-            retention=config.retention.finished,
+            retention=_retention(config),
             policy=lifecycle.Policy(crashes=tasks.crashes, losses=tasks.losses),
         ),
         compat=Compat(
@@ -104,6 +104,11 @@ def settings_of(config: MasterConfig) -> MasterSettings:
         connections=limits.connections,
         store_name=config.store,
     )
+
+
+def _retention(config: MasterConfig) -> Retention:
+    kept = config.retention
+    return Retention(finished=kept.finished, failed=kept.failed, count=kept.count)
 
 
 class MasterService:

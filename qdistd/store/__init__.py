@@ -99,7 +99,8 @@ class Ending(msgspec.Struct, array_like=True):
 class WorkerRow(msgspec.Struct, frozen=True):
     """A worker incarnation. `stock`: a plain `BaseManager` client's connection, dead once the master restarts.
 
-    `life` is not stored: after a restart of the master nobody is connected, and it is not asked for.
+    `life` is not stored: after a restart of the master nobody is connected, and it is not asked for. `former`: its
+    leases are of another epoch, and so nobody's any more; the store says so, and is not told.
     """
 
     token: bytes
@@ -108,6 +109,7 @@ class WorkerRow(msgspec.Struct, frozen=True):
     pid: int = 0
     stock: bool = False
     life: Life = Life()
+    former: bool = False
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -188,6 +190,58 @@ class Notes(Protocol):
         """All that is remembered of that: (queue, time, tasks), the oldest first."""
 
 
+class Keep(msgspec.Struct, frozen=True):
+    """What stays of what has ended: ends at or after `succeeded` or `failed` (seconds), the last `most` (0: all)."""
+
+    succeeded: float
+    failed: float
+    most: int = 0
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """What a person wants gone: tasks that ended before a time, in one of the states; empty names mean any."""
+
+    before: float
+    states: Sequence[State]
+    queue: str = ""
+    name: str = ""
+
+
+class Copy(Protocol):
+    """A copy of a store as it is when the copy is complete. All but `drop` may block: to be called in one thread."""
+
+    def make(self) -> None:
+        """Copy it all. Overloaded where that cannot be, or where it was dropped meanwhile."""
+
+    def share(self) -> tuple[int, int]:
+        """How much of it is there: (bytes, of so many)."""
+
+    def read(self, at: int, most: int) -> bytes:
+        """Some bytes of the complete copy; none at its end."""
+
+    def drop(self) -> None:
+        """It is not wanted any more: have `make` end soon. From any thread."""
+
+    def close(self) -> None:
+        """Give the space back."""
+
+
+class Ends(Protocol):
+    """What becomes of tasks that have ended."""
+
+    def purge(self, keep: Keep) -> tuple[int, bool]:
+        """Delete some of what has ended and need not be kept, the oldest ends first; whether there may be more.
+
+        What is still needed stays: by a task that waits for it, or as a result that no stock client has taken yet.
+        """
+
+    def weed(self, chosen: Chosen, cursor: int, *, dry: bool) -> tuple[int, int]:
+        """Delete (`dry`: count) some of what is chosen; (tasks, cursor of the next step, 0: that was all).
+
+        What has not ended, or is still needed, stays.
+        """
+
+
 class Store(Protocol):
     """The whole face of a store. All times are the caller's seconds; sequences are at most `protocol.LARGEST_BATCH`."""
 
@@ -198,6 +252,14 @@ class Store(Protocol):
     @property
     def notes(self) -> Notes:
         """What the master remembers of queues and workers."""
+
+    @property
+    def epoch(self) -> bytes:
+        """The name of this time line: a store that was restored has another one than the store it is a copy of."""
+
+    @property
+    def ends(self) -> Ends:
+        """What becomes of tasks that have ended."""
 
     def begin(self) -> None:
         """Open a transaction."""
@@ -285,8 +347,8 @@ class Store(Protocol):
     def mailbox(self) -> int:
         """How many results wait for stock clients."""
 
-    def purge(self, before: float, cursor: int) -> tuple[int, int]:
-        """Delete tasks that ended before that time, a bounded stretch from `cursor` on; (deleted, next cursor)."""
+    def copy(self) -> Copy:
+        """A copy of all there is, yet to be made: see `Copy`. Refused, Overloaded: there can be none, and why."""
 
     def size(self) -> int:
         """Bytes on disk."""

@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from qdistd.errors import ConfigError
+from qdistd.store.backup import sweep
 from qdistd.store.schema import migrate
 
 CACHE_KIB = 64 * 1024
@@ -34,6 +35,7 @@ def connect(path: str) -> sqlite3.Connection:
         )
         _set_up(db, path)
         migrate(db, path)
+        sweep(path)
         _lengthen_log(Path(f"{path}-wal"))
     except sqlite3.DatabaseError as error:
         raise ConfigError(_cannot_open(path, error)) from error

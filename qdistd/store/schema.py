@@ -11,6 +11,12 @@ from qdistd.errors import ConfigError
 APPLICATION_ID = 0x71646973
 """`qdis`: tells `file(1)` and us whose database this is."""
 
+BACKUP_ID = 0x71646962
+"""`qdib`: this is a copy that was made for a backup, and nobody has opened it as a store yet."""
+
+APPLICATION_ID_AT = 68
+"""Where it stands in the file, four bytes, the first one the largest (https://sqlite.org/fileformat2.html, 1.3)."""
+
 _FIRST = """
 CREATE TABLE worker(
     number INTEGER PRIMARY KEY,
@@ -142,20 +148,49 @@ CREATE TABLE begun(
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS = (_FIRST, _OUTPUT, _LIFE)
+_ENDS = """
+-- what has ended, in the order of its ends: a purge looks at nothing else, and new ones go to the end of the index
+CREATE INDEX task_succeeded ON task(finished) WHERE state = 3 AND mailbox <> 1;
+CREATE INDEX task_failed ON task(finished) WHERE state IN (4, 5, 6);
+"""
+
+_EPOCH = """
+-- `epoch` names the time line of this store: whoever opens a copy of it that was made for a backup begins a new one
+CREATE TABLE about(name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO about(name, value) VALUES('epoch', randomblob(16));
+ALTER TABLE worker ADD COLUMN epoch BLOB NOT NULL DEFAULT x'';  -- in which it has leased: what it holds is of that one
+UPDATE worker SET epoch = (SELECT value FROM about WHERE name = 'epoch');
+"""
+
+_RENEW = "UPDATE about SET value = randomblob(16) WHERE name = 'epoch';"
+
+STEPS = (_FIRST, _OUTPUT, _LIFE, _ENDS, _EPOCH)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:
-    """Bring the file to the newest version. ConfigError where it is newer than this qdist or not qdist's at all."""
+    """Bring the file to the newest version. ConfigError where it is newer than this qdist or not qdist's at all.
+
+    The mark of a backup goes last, together with the epoch that it was made in.
+    """
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
-    _refuse_strangers(db, path, version)
+    owner = _owner(db, path, version)
     for number, step in enumerate(STEPS[version:], version + 1):
-        db.executescript(
-            f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
-        )
+        _change(db, f"{step} PRAGMA user_version = {number}; PRAGMA application_id = {owner}")
+    if owner == BACKUP_ID:
+        _change(db, f"{_RENEW} PRAGMA application_id = {APPLICATION_ID}")
 
 
-def _refuse_strangers(db: sqlite3.Connection, path: str, version: int) -> None:
+def epoch(db: sqlite3.Connection) -> bytes:
+    """The epoch of a store, 16 bytes."""
+    return bytes(db.execute("SELECT value FROM about WHERE name = 'epoch'").fetchone()[0])
+
+
+def _change(db: sqlite3.Connection, script: str) -> None:
+    db.executescript(f"BEGIN IMMEDIATE; {script}; COMMIT;")
+
+
+def _owner(db: sqlite3.Connection, path: str, version: int) -> int:
+    """Whose file it is: ours, or ours as a backup."""
     if version > len(STEPS):
         raise ConfigError(
             f"{path}: the store has schema version {version}, this qdist knows {len(STEPS)};"
@@ -163,5 +198,6 @@ def _refuse_strangers(db: sqlite3.Connection, path: str, version: int) -> None:
         )
     owner = int(db.execute("PRAGMA application_id").fetchone()[0])
     strange = version > 0 or db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    if strange and owner != APPLICATION_ID:
+    if strange and owner not in (APPLICATION_ID, BACKUP_ID):
         raise ConfigError(f"{path}: this is a database of another program; name a file of its own for qdist")
+    return owner or APPLICATION_ID

@@ -13,9 +13,12 @@ from zlib import crc32
 
 from qdistd.model import Claim, Outcome, Result, State
 from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, lane_of, views
+from qdistd.store.backup import FileCopy
 from qdistd.store.bonds import SqliteBonds
 from qdistd.store.notes import SqliteNotes
 from qdistd.store.opening import connect
+from qdistd.store.purging import SqliteEnds
+from qdistd.store.schema import epoch
 from qdistd.store.tallies import Tally
 from qdistd.views import TaskView
 
@@ -23,9 +26,6 @@ PROMOTE_AT_ONCE = 1000
 """Scheduled tasks made ready in one transaction."""
 
 _LANES = "SELECT queue, requires, count(*) FROM task WHERE state = 1 AND requires != '' GROUP BY queue, requires"
-
-PURGE_STRETCH = 2000
-"""Rows one purge looks at, so that it never holds the store for long."""
 
 _INSERT = """INSERT INTO task(id, name, queue, state, priority, run_at, at, payload, payload_check, timeout, retries,
 backoff, key, mailbox, created) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING"""
@@ -82,10 +82,12 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self._path = path
         self._db = connect(path)
+        self.epoch = epoch(self._db)
         self._tally = Tally()
         self._load_tally()
         self.bonds = SqliteBonds(self._db, self._tally, self._change)
         self.notes = SqliteNotes(self._db, self._change)
+        self.ends = SqliteEnds(self._db, self._tally, self._write)
 
     # -- transactions
 
@@ -204,19 +206,8 @@ class SqliteStore:
     def states(self, ids: Iterable[bytes]) -> dict[bytes, State]:
         return {task_id: stand.state for task_id, stand in self._stands(ids)}
 
-    def purge(self, before: float, cursor: int) -> tuple[int, int]:
-        stretch = self._db.execute(
-            "SELECT seq, queue, state, state BETWEEN 3 AND 6 AND finished < ? AND NOT (mailbox = 1 AND state = 3)"
-            " FROM task WHERE seq > ? ORDER BY seq LIMIT ?",
-            (before, cursor, PURGE_STRETCH),
-        ).fetchall()
-        old = [(seq,) for seq, _, _, ended in stretch if ended]
-        self._write("DELETE FROM attempt WHERE seq = ?", old)
-        self._write("DELETE FROM task WHERE seq = ?", old)
-        for _, queue, state, ended in stretch:
-            if ended:
-                self._tally.add(queue, State(state), -1)
-        return len(old), stretch[-1][0] if len(stretch) == PURGE_STRETCH else 0
+    def copy(self) -> FileCopy:
+        return FileCopy(self._db, self._path)
 
     # -- reading
 
@@ -261,8 +252,9 @@ class SqliteStore:
 
     def worker(self, worker: WorkerRow, now: float) -> int:
         self._change(
-            "INSERT OR IGNORE INTO worker(token, name, host, pid, stock, since) VALUES(?,?,?,?,?,?)",
-            (worker.token, worker.name, worker.host, worker.pid, worker.stock, now),
+            "INSERT INTO worker(token, name, host, pid, stock, since, epoch) VALUES(?,?,?,?,?,?,?)"
+            " ON CONFLICT(token) DO UPDATE SET epoch = excluded.epoch WHERE epoch <> excluded.epoch",
+            (worker.token, worker.name, worker.host, worker.pid, worker.stock, now, self.epoch),
         )
         row = self._db.execute("SELECT number FROM worker WHERE token = ?", (worker.token,)).fetchone()
         return int(row[0])
@@ -270,10 +262,10 @@ class SqliteStore:
     def workers(self, numbers: Iterable[int]) -> dict[int, WorkerRow]:
         found = {}
         for number in numbers:
-            row = self._db.execute(
-                "SELECT token, name, host, pid, stock FROM worker WHERE number = ?", (number,)
+            token, name, host, pid, stock, leased_in = self._db.execute(
+                "SELECT token, name, host, pid, stock, epoch FROM worker WHERE number = ?", (number,)
             ).fetchone()
-            found[number] = WorkerRow(row[0], row[1], row[2], row[3], bool(row[4]))
+            found[number] = WorkerRow(token, name, host, pid, bool(stock), former=leased_in != self.epoch)
         return found
 
     # -- the mailbox of stock clients

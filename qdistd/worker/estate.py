@@ -16,3 +16,5 @@ class WorkerEstate(msgspec.Struct):
     """Results that the disk did not take."""
     drained: bool
     """Whether the master wants it to take no tasks."""
+    epoch: bytes = b""
+    """In which the pool's tasks were leased."""

@@ -81,6 +81,8 @@ class Hands:
         self.stopping = False
         self.drained = False
         """By order of the master, until it says otherwise."""
+        self.disowned: set[tuple[bytes, int]] = set()
+        """(id, attempt) in the pool whose end nobody shall hear of."""
         self._ring = ring
         self._tidy_at = 0.0
         self._loop = asyncio.get_running_loop()
@@ -124,11 +126,23 @@ class Hands:
             self._release(self.pool.recall())
         self.drained = orders.drain
 
+    def disown(self) -> None:
+        """All it has was leased by a past that is no more: end that, and tell nobody."""
+        self.outbox.clear()
+        self.pool.recall()
+        self.disowned = {(held.id, held.attempt) for held in self.pool.held()}
+        for task_id, _ in list(self.disowned):
+            self.pool.cancel(task_id)
+
     def _release(self, grants: Sequence[Grant]) -> None:
         for grant in grants:
             self._settled(Settlement(grant.id, grant.attempt, Outcome.RELEASED, _NOT_BEGUN))
 
     def _settled(self, settlement: Settlement) -> None:
+        key = settlement.id, settlement.attempt
+        if key in self.disowned:
+            self.disowned.remove(key)
+            return
         self.outbox.add(settlement, self._loop.time())
         self._ring()
 

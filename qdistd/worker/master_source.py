@@ -14,6 +14,7 @@ lease is always parked, for nothing but orders (`count` 0) while the pool is ful
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,13 +22,14 @@ from typing import Any
 import msgspec
 
 from qdistd.address import Address
-from qdistd.errors import QdistError
+from qdistd.errors import QdistError, Unavailable
 from qdistd.model import Said, Settlement
 from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Report, Reported, Welcome
 from qdistd.wire.caller import ANSWER_DEADLINE
 from qdistd.wire.link import Link
 from qdistd.wire.network import Network
 from qdistd.worker.hands import Hands
+from qdistd.worker.identity import Identity
 from qdistd.worker.outbox import fitting
 from qdistd.worker.settings import Settings
 
@@ -51,15 +53,17 @@ class MasterSource:
     def __init__(
         self,
         settings: Callable[[], Settings],
-        token: bytes,
+        identity: Identity,
         *,
         network: Network,
         hands: Hands,
         randbytes: Callable[[int], bytes],
         ring: Callable[[], None],
+        log: logging.Logger,
     ) -> None:
         self._settings = settings
-        self._token = token
+        self._identity = identity
+        self._log = log
         self._network = network
         self._hands = hands
         self._randbytes = randbytes
@@ -70,16 +74,30 @@ class MasterSource:
 
     async def greet(self, address: Address) -> "MasterConversation":
         """See `Source.greet`."""
+        if self._hands.disowned:
+            raise Unavailable(f"{address}: tasks of before its store was restored are still ending here")
         settings = self._settings()
         link = await Link.open(
             self._network, address, settings.key.secret, deadline=GREETING, randbytes=self._randbytes
         )
         try:
             welcome = await link.call(self._hello(settings), GREETING)
+            self._compare(address, welcome.epoch)
         except BaseException:
             link.abort("the greeting failed")
             raise
         return MasterConversation(link, welcome, list(settings.queues), self._hands, self._ring)
+
+    def _compare(self, address: Address, epoch: bytes) -> None:
+        """Unavailable where the store of this master is of another time line than what we have in our hands."""
+        identity = self._identity
+        if not identity.knows(epoch):
+            text = "the store of the master %s was restored from a backup: %d tasks in hand and %d results are void"
+            self._log.warning(text, address, len(self._hands.pool.held()), len(self._hands.outbox))
+            identity.renew()
+            self._hands.disown()
+            raise Unavailable(f"{address}: its store was restored from a backup; connecting anew")
+        identity.epoch = epoch
 
     def _hello(self, settings: Settings) -> Hello:
         return Hello(
@@ -87,7 +105,8 @@ class MasterSource:
             name=settings.name,
             host=settings.host,
             pid=settings.pid,
-            token=self._token,
+            token=self._identity.token,
+            epoch=self._identity.epoch,
             queues=list(settings.queues),
             processes=settings.pool.processes,
             held=self._hands.held(),

@@ -12,6 +12,7 @@ import msgspec
 from qdistd.call import encode_failure
 from qdistd.model import Failure, Held, Outcome, Settlement, id_text
 from qdistd.protocol import LARGEST_BATCH
+from qdistd.worker.identity import Identity
 from qdistd.worker.spool import Spool
 
 PATIENCE = 1.0
@@ -27,11 +28,11 @@ Key = tuple[bytes, int]
 
 
 class Outbox:
-    """`token`: the incarnation that leases now. What an earlier one left in the spool goes first."""
+    """`identity`: the incarnation that leases now. What an earlier one left in the spool goes first."""
 
-    def __init__(self, spool: Spool, token: bytes, log: logging.Logger) -> None:
+    def __init__(self, spool: Spool, identity: Identity, log: logging.Logger) -> None:
         self._spool = spool
-        self._token = token
+        self._identity = identity
         self._log = log
         self._waiting: dict[Key, Settlement] = {(item.id, item.attempt): item for item in spool.unsent()}
         self._fresh: dict[Key, float] = {}
@@ -83,6 +84,12 @@ class Outbox:
         else:
             self._fresh = dict.fromkeys(self._fresh, now + RETRY_SPOOL)
 
+    def clear(self) -> None:
+        """No master will ever want any of these."""
+        self._spool.forget(self._waiting.values())
+        self._waiting.clear()
+        self._fresh.clear()
+
     def bequeath(self, now: float) -> list[Settlement]:
         """Results that could not be written to the disk; all others are there."""
         self.keep(now)
@@ -94,7 +101,7 @@ class Outbox:
 
     def _signed(self, settlement: Settlement) -> Settlement:
         """With the token under which the task was leased, so that a later incarnation can deliver it."""
-        return settlement if settlement.token else msgspec.structs.replace(settlement, token=self._token)
+        return settlement if settlement.token else msgspec.structs.replace(settlement, token=self._identity.token)
 
     def _drop(self, settlement: Settlement) -> None:
         name = id_text(settlement.id)

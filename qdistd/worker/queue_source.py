@@ -22,6 +22,7 @@ from qdistd.model import Grant, IdMaker, Outcome, Settlement, id_text
 from qdistd.wire.network import Network
 from qdistd.wire.stock import StockQueues
 from qdistd.worker.hands import Hands
+from qdistd.worker.identity import Identity
 from qdistd.worker.outbox import Outbox
 from qdistd.worker.settings import Settings
 from qdistd.worker.spool import Spool
@@ -39,8 +40,8 @@ LAST_POLL = POLL + 1.0
 class PlainOutbox(Outbox):
     """An outbox for results alone: a plain server has no word for any other end of a task."""
 
-    def __init__(self, spool: Spool, token: bytes, log: logging.Logger) -> None:
-        super().__init__(spool, token, log)
+    def __init__(self, spool: Spool, identity: Identity, log: logging.Logger) -> None:
+        super().__init__(spool, identity, log)
         taken = {grant.id for grant in spool.taken()}
         # what a qdist master still waits for must not go to a plain server: it stays in the spool
         self._waiting = {key: item for key, item in self._waiting.items() if item.id in taken}

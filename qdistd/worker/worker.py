@@ -20,15 +20,13 @@ from qdistd.wire.network import Network
 from qdistd.worker.connector import Connector
 from qdistd.worker.estate import WorkerEstate
 from qdistd.worker.hands import Hands, MakePool
+from qdistd.worker.identity import Identity
 from qdistd.worker.master_source import MasterSource
 from qdistd.worker.outbox import Outbox
 from qdistd.worker.queue_source import PlainOutbox, QueueSource
 from qdistd.worker.settings import Settings
 from qdistd.worker.source import Conversation, Source
 from qdistd.worker.spool import Spool
-
-TOKEN_BYTES = 16
-"""Of the secret name of this incarnation: nobody guesses it, and no other one ever has it."""
 
 LONGEST_NAP = 60.0
 """Seconds between two turns of the loop at most, even when nothing is due."""
@@ -70,10 +68,11 @@ class Worker:
         """Loop time by which the loop takes its next turn; infinite while it waits for something else."""
         self._courier: asyncio.Future[None] | None = None
         self._conversation: Conversation | None = None
-        self._token = token = estate.token if estate else rng.randbytes(TOKEN_BYTES)
-        self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, token, log)
+        inherited = (estate.token, estate.epoch) if estate else ()
+        self._identity = Identity(rng.randbytes, *inherited)
+        self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, self._identity, log)
         self._hands = Hands(pool, settings.pool, self._outbox, self._ring)
-        self._source = self._make_source(network, token, IdMaker(wall, rng.randbytes), rng)
+        self._source = self._make_source(network, IdMaker(wall, rng.randbytes), rng)
         self._connector = Connector(lambda: self._settings.masters, self._greet, rng, log)
         self._introduced = settings.introduction
         """What the last master was told of us, or would have been."""
@@ -87,7 +86,7 @@ class Worker:
         for settlement in estate.unsent:
             self._outbox.add(settlement, self._loop.time())
 
-    def _make_source(self, network: Network, token: bytes, new_id: IdMaker, rng: random.Random) -> Source:
+    def _make_source(self, network: Network, new_id: IdMaker, rng: random.Random) -> Source:
         def settings() -> Settings:
             return self._settings
 
@@ -95,7 +94,10 @@ class Worker:
         if self._settings.plain_task:
             spool, log = self._spool, self._log
             return QueueSource(settings, network=network, hands=hands, spool=spool, new_id=new_id, ring=ring, log=log)
-        return MasterSource(settings, token, network=network, hands=hands, randbytes=rng.randbytes, ring=ring)
+        identity, log = self._identity, self._log
+        return MasterSource(
+            settings, identity, network=network, hands=hands, randbytes=rng.randbytes, ring=ring, log=log
+        )
 
     async def start(self) -> None:
         """Return when the children stand. No master is needed for that.
@@ -163,7 +165,8 @@ class Worker:
         pool = self._hands.pool.bequeath()
         unsent = self._outbox.bequeath(self._loop.time())
         self._spool.close()
-        return WorkerEstate(self._token, pool, unsent, self._hands.drained)
+        identity = self._identity
+        return WorkerEstate(identity.token, pool, unsent, self._hands.drained, identity.epoch)
 
     def status(self) -> str:
         """One line for `systemctl status`."""
