@@ -29,7 +29,7 @@ from qdistd.model import (
     TaskId,
 )
 from qdistd.upkeep import Backup, Piece, Purge, Purged
-from qdistd.views import QueueView, TaskView, WorkerView
+from qdistd.views import QueueView, ScheduleView, TaskView, WorkerView
 
 VERSION = 1
 """Grows when a verb changes its meaning; `Hello` and `Welcome` exchange it."""
@@ -257,6 +257,16 @@ class WorkerList(msgspec.Struct):
     workers: list[WorkerView]
 
 
+class Schedules(msgspec.Struct):
+    """All schedules of the master."""
+
+
+class ScheduleList(msgspec.Struct):
+    """Answer to `Schedules`."""
+
+    schedules: list[ScheduleView]
+
+
 class Retry(msgspec.Struct):
     """Put failed, cancelled or quarantined tasks back to `ready` with fresh budgets."""
 
@@ -348,6 +358,7 @@ VERBS: dict[str, Verb] = {
         Verb("list", Role.SUBMIT, List, Listed),
         Verb("queues", Role.SUBMIT, Queues, QueueList),
         Verb("workers", Role.SUBMIT, Workers, WorkerList),
+        Verb("schedules", Role.SUBMIT, Schedules, ScheduleList),
         Verb("status", Role.SUBMIT, Status, StatusView),
         Verb("lease", Role.WORK, Lease, Granted),
         Verb("report", Role.WORK, Report, Reported),

@@ -72,6 +72,23 @@ class QueueView(msgspec.Struct, frozen=True):
     """The limits that hold for it, by the name of their setting."""
 
 
+class ScheduleView(msgspec.Struct, frozen=True):
+    """A schedule. Times in seconds since 1970, 0: never. `last_id` and `last_state` are empty before its first time.
+
+    `last_state` is empty, too, once the retention of that task is over.
+    """
+
+    name: str
+    calendar: str
+    time_zone: str
+    task: str
+    queue: str
+    next: float
+    last: float = 0.0
+    last_id: bytes = b""
+    last_state: State | None = None
+
+
 class WorkerView(msgspec.Struct, frozen=True):
     """A worker incarnation the master knows. `state`: connected, silent (lease still running), gone."""
 

@@ -27,7 +27,10 @@ def _own(name: str, localtime: Path) -> tzinfo:
         return _file(localtime) if localtime.exists() else UTC
     if name.startswith("/"):
         return _file(Path(name))
-    return UTC if name == "UTC" else _named(name)
+    try:
+        return UTC if name == "UTC" else _named(name)
+    except ValueError as error:
+        raise ValueError(f"{error}, and stands in $TZ") from None
 
 
 def _named(name: str) -> tzinfo:

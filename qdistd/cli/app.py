@@ -22,6 +22,7 @@ COMMANDS = {
     "top": "top",
     "queues": "cluster",
     "workers": "cluster",
+    "schedules": "schedules",
     "purge": "keeping",
     "backup": "keeping",
     "restore": "keeping",

@@ -60,7 +60,8 @@ def _calendar(text: str) -> Calendar:
 
 
 def _time_zone(text: str) -> str:
-    zone(text)
+    if text:  # that of the host is looked at only where a schedule needs it
+        zone(text)
     return text
 
 

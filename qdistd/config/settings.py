@@ -199,7 +199,8 @@ class MasterConfig:
     schedule: Mapping[str, ScheduleConfig] = named(
         ScheduleConfig,
         "nightly",
-        "For each task that is to run by the clock, a table of a name of your own (here: nightly).",
+        "For each task that is to run by the clock, a table of a name of your own (here: nightly). `qdist schedules` "
+        "shows them.",
     )
 
     def faults(self) -> Iterator[Fault]:

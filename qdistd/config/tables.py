@@ -11,6 +11,7 @@ from qdistd.config.kinds import NAME, Duration, Flag, Number
 from qdistd.config.occasions import ARGUMENTS, CALENDAR, KEYWORDS, TIME_ZONE
 from qdistd.config.rates import RATE, Rate
 from qdistd.config.rows import Fault, required, setting
+from qdistd.zones import zone
 
 MOST_TASKS = 1_000_000_000
 """Tasks in one limit: more than any store will ever hold."""
@@ -110,6 +111,8 @@ class ScheduleConfig:
             keys = (("schedule", "time_zone"), ("schedule", "calendar"))
             wrong = f"the calendar names a time zone itself ({self.calendar.zone})"
             yield Fault(keys, wrong, "one time zone, here or there", name)
+        if not self.time_zone and not self.calendar.zone and (wrong := _no_zone()):
+            yield Fault((("schedule", "time_zone"),), wrong, "the name of a time zone", name)
         if 0 < self.expires <= self.randomized_delay:
             keys = (("schedule", "expires"), ("schedule", "randomized_delay"))
             wrong = f"expires ({self.expires:g} s) is not beyond randomized_delay ({self.randomized_delay:g} s)"
@@ -118,3 +121,12 @@ class ScheduleConfig:
         if size > payload:
             keys = (("schedule", "arguments"), ("schedule", "keywords"))
             yield Fault(keys, f"the arguments have {size} bytes", f"{payload} at most ([limits] payload)", name)
+
+
+def _no_zone() -> str:
+    """Why this host has no time zone, or nothing."""
+    try:
+        zone("")
+    except ValueError as error:
+        return str(error)
+    return ""

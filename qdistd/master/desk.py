@@ -77,7 +77,7 @@ class Desk:
         }
         people = People(broker, store, status=status, put=self._put, ordered=self._hear_orders)
         self.keeper = Keeper(broker, store, put=self._put, loop=loop, log=log)
-        self._serve: dict[str, Callable[[Guest, int, Any], None]] = {
+        self.serve: dict[str, Callable[[Guest, int, Any], None]] = {
             "hello": self._hello,
             "submit": self._submit,
             "wait": self._wait,
@@ -87,6 +87,7 @@ class Desk:
             **people.verbs,
             **self.keeper.verbs,
         }
+        """Who serves a verb. Others may add theirs."""
 
     # -- connections
 
@@ -105,7 +106,7 @@ class Desk:
             peer.fail(number, "malformed", f"{word}: {error}")
             return
         guest = self._guests.get(peer) or self._guests.setdefault(peer, Guest(peer, self._loop))
-        self._serve[word](guest, number, question)
+        self.serve[word](guest, number, question)
 
     def closed(self, peer: Peer, *, clean: bool) -> None:
         """A native connection is over. `clean`: its process closed it, or died."""

@@ -17,6 +17,7 @@ import msgspec
 from qdistd import protocol as say
 from qdistd.address import Address
 from qdistd.broker import Broker, News, Settings
+from qdistd.broker.schedules import Schedule, Schedules
 from qdistd.errors import QdistError
 from qdistd.master.chronicle import Chronicle
 from qdistd.master.commits import Commits
@@ -24,6 +25,7 @@ from qdistd.master.desk import Desk, Terms
 from qdistd.master.faces import Compat, Faces
 from qdistd.master.lobby import Lobby
 from qdistd.master.people import queue_views
+from qdistd.master.scheduler import Scheduler
 from qdistd.master.writer import Job, Writer
 from qdistd.model import IdMaker, Result, State
 from qdistd.store import Store
@@ -47,6 +49,7 @@ class MasterSettings(msgspec.Struct, frozen=True):
     limits: WireLimits = WireLimits()
     connections: int = 10_000
     store_name: str = ""
+    schedules: tuple[Schedule, ...] = ()
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -104,8 +107,11 @@ class Master:
             compat=lambda: self._settings.compat,
             **common,
         )
+        schedules = Schedules(self._broker, self._store, wall=self._wall, monotonic=self._loop.time, log=self._log)
+        self._scheduler = Scheduler(schedules, loop=self._loop, log=self._log)
+        self._desk.serve |= self._scheduler.verbs
         self._writer = Writer(commits=commits, announce=self._announce, broken=broken, **common)
-        self._desk.writer = self._faces.writer = self._writer
+        self._desk.writer = self._faces.writer = self._scheduler.writer = self._writer
 
     # -- life
 
@@ -113,6 +119,7 @@ class Master:
         """Take up the work in the store, then listen. The addresses, with the ports that were really bound."""
         self._broker.recover()
         self._tick()
+        self._scheduler.start(self._settings.schedules)
         await self._writer.drain()
         return await self._listen()
 
@@ -132,6 +139,7 @@ class Master:
         await self._writer.drain()
         self._desk.keeper.close()
         self._writer.stop()
+        self._scheduler.stop()
         self._chronicle.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -158,7 +166,9 @@ class Master:
         self._settings = settings
         self._broker.settings = settings.broker
         self._gate = self._make_gate()
-        return await self._listen()
+        addresses = await self._listen()
+        self._scheduler.reload(settings.schedules)
+        return addresses
 
     async def _listen(self) -> list[Address]:
         wanted = self._settings.listen

@@ -17,7 +17,9 @@ import msgspec
 from qdistd import lifecycle
 from qdistd.address import Address
 from qdistd.broker import Retention, Settings
-from qdistd.config import MasterConfig, load_master, master_keys
+from qdistd.broker.schedules import Schedule
+from qdistd.call import encode_call
+from qdistd.config import MasterConfig, ScheduleConfig, load_master, master_keys
 from qdistd.config.keys import ROLE_KEYS, renew
 from qdistd.control import Request
 from qdistd.daemon import Exit, run
@@ -25,6 +27,7 @@ from qdistd.errors import Refused, Unavailable
 from qdistd.master import Host, Master, MasterSettings
 from qdistd.master.commits import DiskCommits
 from qdistd.master.faces import Compat
+from qdistd.model import Task
 from qdistd.programs.command import (
     SETTINGS,
     ask_to_reload,
@@ -40,6 +43,7 @@ from qdistd.store import open_store
 from qdistd.wire import plain
 from qdistd.wire.keyring import Key, Keyring
 from qdistd.wire.server import WireLimits
+from qdistd.zones import zone
 
 PROGRAM = "qdist-master"
 
@@ -103,6 +107,34 @@ def settings_of(config: MasterConfig) -> MasterSettings:
         ),
         connections=limits.connections,
         store_name=config.store,
+        schedules=tuple(_schedule(name, schedule) for name, schedule in config.schedule.items()),
+    )
+
+
+def _schedule(name: str, config: ScheduleConfig) -> Schedule:
+    """What the table of a schedule means. Its task gets an id of its own each time."""
+    zone_name = config.calendar.zone or config.time_zone
+    task = Task(
+        bytes(16),
+        config.task,
+        encode_call(config.arguments, dict(config.keywords)),
+        config.queue,
+        priority=config.priority,
+        timeout=config.timeout,
+        retries=config.retries,
+        expires=config.expires,
+        unique="" if config.overlap else "running",
+        unique_key="" if config.overlap else f"schedule:{name}",
+    )
+    return Schedule(
+        name,
+        config.calendar,
+        zone(zone_name),
+        rule=f"{config.calendar.text}\n{zone_name}",
+        task=task,
+        zone_name=zone_name,
+        persistent=config.persistent,
+        randomized_delay=config.randomized_delay,
     )
 
 

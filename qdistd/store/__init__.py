@@ -112,6 +112,20 @@ class WorkerRow(msgspec.Struct, frozen=True):
     former: bool = False
 
 
+class ScheduleRow(msgspec.Struct, frozen=True, array_like=True):
+    """How far a schedule has come, in seconds since 1970 by the clock on the wall.
+
+    `rule`: the calendar it came so far by; `upto`: what was due until then is done with; `due`, `task`: when the last
+    task was due, and its id (0 and empty: there was none).
+    """
+
+    name: str
+    rule: str
+    upto: float
+    due: float = 0.0
+    task: bytes = b""
+
+
 class Page(msgspec.Struct, frozen=True):
     """What to list: newest first, `before` a position from an earlier page (0: none)."""
 
@@ -242,6 +256,19 @@ class Ends(Protocol):
         """
 
 
+class Timetable(Protocol):
+    """How far each schedule has come."""
+
+    def rows(self) -> dict[str, ScheduleRow]:
+        """All of them, by name."""
+
+    def put(self, row: ScheduleRow) -> None:
+        """Remember one, in place of what was remembered of that name."""
+
+    def forget(self, name: str) -> None:
+        """There is no such schedule any more."""
+
+
 class Store(Protocol):
     """The whole face of a store. All times are the caller's seconds; sequences are at most `protocol.LARGEST_BATCH`."""
 
@@ -260,6 +287,10 @@ class Store(Protocol):
     @property
     def ends(self) -> Ends:
         """What becomes of tasks that have ended."""
+
+    @property
+    def timetable(self) -> Timetable:
+        """How far each schedule has come."""
 
     def begin(self) -> None:
         """Open a transaction."""

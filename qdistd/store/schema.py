@@ -164,7 +164,18 @@ UPDATE worker SET epoch = (SELECT value FROM about WHERE name = 'epoch');
 
 _RENEW = "UPDATE about SET value = randomblob(16) WHERE name = 'epoch';"
 
-STEPS = (_FIRST, _OUTPUT, _LIFE, _ENDS, _EPOCH)
+_SCHEDULES = """
+-- one row for each schedule of master.toml; times are those of the wall
+CREATE TABLE schedule(
+    name TEXT PRIMARY KEY,
+    rule TEXT NOT NULL,  -- the calendar and its time zone: another one begins anew
+    upto REAL NOT NULL,  -- what was due until then is done with
+    due REAL,  -- when the last task was due
+    task BLOB
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS = (_FIRST, _OUTPUT, _LIFE, _ENDS, _EPOCH, _SCHEDULES)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:

@@ -20,6 +20,7 @@ from qdistd.store.opening import connect
 from qdistd.store.purging import SqliteEnds
 from qdistd.store.schema import epoch
 from qdistd.store.tallies import Tally
+from qdistd.store.timetable import SqliteTimetable
 from qdistd.views import TaskView
 
 PROMOTE_AT_ONCE = 1000
@@ -88,6 +89,7 @@ class SqliteStore:
         self.bonds = SqliteBonds(self._db, self._tally, self._change)
         self.notes = SqliteNotes(self._db, self._change)
         self.ends = SqliteEnds(self._db, self._tally, self._write)
+        self.timetable = SqliteTimetable(self._db, self._change)
 
     # -- transactions
 
