@@ -165,7 +165,7 @@ def take_bit_by_bit(size: int) -> int:
 
 
 def print_much(size: int) -> int:
-    line = "x" * 1023 + "\n"
+    line = "x" * 4095 + "\n"
     for _ in range(size // len(line)):
         sys.stdout.write(line)
     print("that was all")

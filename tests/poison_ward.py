@@ -56,13 +56,14 @@ class Ward:
         worker = {"processes": processes, "tasks": TASKS, "path": [HERE]}
         self.cluster = Cluster(folder, workers=1, worker={"worker": worker, "limits": limits})
         self.master, [self.worker] = self.cluster.master, self.cluster.workers
+        self.home, self.around = home, around
         self._processes = processes
         self._mark = secrets.token_hex(8)
         self.worker._environ[MARK] = self._mark
-        doors = [str(group / PROCESSES) for group in around]
+        doors = [group / PROCESSES for group in around]
         if home:
             os.setxattr(home.path, MARKS[0], b"1")
-            doors.append(str(home.path / PROCESSES))
+            doors.append(home.path / PROCESSES)
         self.worker.command = [*_through(doors), *before, *self.worker.command]
         self.cluster.start()
         self.pid = self.worker.pid
@@ -175,7 +176,7 @@ class Neighbours:
             self._trouble.append(trouble)
 
 
-def _through(doors: Sequence[str]) -> list[str]:
+def _through(doors: Sequence[Path]) -> list[str]:
     """A command that goes on with its arguments inside of these cgroups."""
     steps = [f'echo 0 >"{door}" && ' for door in doors]
     return ["sh", "-c", f'{"".join(steps)}exec "$@"', "sh"]

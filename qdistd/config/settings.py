@@ -50,6 +50,9 @@ LARGEST_VALUE = "8 MiB"
 MOST_FILES = 1_000_000
 """Open files the kernel gives a process at most by default (`fs.nr_open`, about a million)."""
 
+MOST_PIDS = 4_194_304
+"""Processes that a Linux system has at most (PID_MAX_LIMIT)."""
+
 MOST_PROCESSES = 1024
 """Children of one worker: more want a second worker, for one loop feeds them all."""
 
@@ -231,6 +234,14 @@ class WorkerLimits:
         'Size: how much memory one child process may have, such as "512 MiB". Empty: no limit. Where the worker has a '
         "cgroup to divide (Delegate=yes of its unit), all that the child has started counts too, and what is over the "
         "limit is killed; elsewhere the child alone counts, and gets a MemoryError.",
+    )
+    pids: int = setting(
+        Number(0, MOST_PIDS),
+        0,
+        "How many processes and threads one child process may have at once, itself and all that it has started; 0: no "
+        "limit. One more is refused (BlockingIOError, or RuntimeError for a thread), and the child is replaced after "
+        "that task. Needs a cgroup to divide, too; elsewhere nothing counts them by child, and TasksMax= or the nproc "
+        "limit of the worker's user has to do.",
     )
     result: int = setting(Size("1 KiB", LARGEST_VALUE), "1 MiB", "Size: the largest result of one task, encoded.")
 

@@ -100,9 +100,14 @@ class Ground:
         self._home = home
         self._numbers = itertools.count(1)
 
-    def cell(self, memory: int) -> Cell:
-        """A new one, where `memory` bytes are the limit (0: none). OSError where the kernel makes no more."""
+    def cell(self, memory: int = 0, pids: int = 0) -> Cell:
+        """A new one, where `memory` bytes and so many processes are the limits (0: none), where they can be kept.
+
+        OSError where the kernel makes no more.
+        """
         group = self._fresh()
+        if pids and "pids" in self.controllers:
+            group.write("pids.max", str(pids))
         limited = bool(memory) and "memory" in self.controllers
         if limited:
             _limit_memory(group, memory)

@@ -16,6 +16,8 @@ class PoolSettings(msgspec.Struct, frozen=True):
     """Seconds that a task may run which brings no limit of its own; 0: for ever."""
     memory: int = 0
     """Bytes of private memory for each child; 0: no limit."""
+    pids: int = 0
+    """Processes and threads of each child with all that it has started, where it has a cgroup; 0: no limit."""
     result: int = 0
     """Bytes of an encoded result; 0: no limit."""
     worker: str = ""

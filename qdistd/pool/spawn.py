@@ -68,7 +68,7 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
         voice, voice_end = _pipe(ours, theirs)
         for descriptor in (tasks, tickets, tickets_end, results, voice):
             os.set_blocking(descriptor, False)
-        cell = ground.cell(settings.memory) if ground else None
+        cell = ground.cell(settings.memory, settings.pids) if ground else None
         if cell:
             ours.callback(cell.remove)
         setup = Setup(

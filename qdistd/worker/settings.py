@@ -58,6 +58,7 @@ def _pool_settings(config: WorkerConfig, name: str) -> PoolSettings:
         path=tuple(map(str, config.path)),
         timeout=config.limits.timeout,
         memory=config.limits.memory,
+        pids=config.limits.pids,
         result=config.limits.result,
         worker=name,
         shares={share.name: str(share.path) for share in config.share.values()},

@@ -58,6 +58,27 @@ def hold_daemons(count: int) -> None:
     time.sleep(1000)
 
 
+def bomb() -> None:
+    """Every copy makes copies of itself, until there can be no more: then each waits, and tries again."""
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            time.sleep(0.1)
+
+
+def bomb_and_get_away() -> None:
+    """The same, with an original that returns when it is refused one more."""
+    if not os.fork():
+        bomb()
+    while not _refused():
+        time.sleep(0.1)
+
+
+def _refused() -> bool:
+    return "max 0" not in (Path("/sys/fs/cgroup") / home().strip("/") / "../pids.events").read_text()
+
+
 def home() -> str:
     """The cgroup that it runs in."""
     return Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()

@@ -1,4 +1,4 @@
-"""Limits of memory, in a machine with the memory controller: a task over its limit dies alone, and says so.
+"""Limits of memory and of processes, in a machine with these controllers: a task over its limit harms itself alone.
 
 One machine for all tests here, as it takes its time to boot: a master, and a worker of two children with 64 MiB each.
 """
@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from tests.hosts.vm import Machine, installed
+from tests.patience import until
 
 LIMIT = 64
 """MiB a child."""
+
+PIDS = 12
+"""Processes a child, with itself."""
 
 MIB = 1 << 20
 
@@ -24,6 +28,7 @@ tasks = ["hungry"]
 path = ["/srv/tasks"]
 [limits]
 memory = "{LIMIT} MiB"
+pids = {PIDS}
 """
 
 MASTER = """
@@ -113,3 +118,32 @@ def test_the_slice_of_the_workers_limits_them_all_together(vm: Machine) -> None:
     everything = int(vm.run("sh", "-c", "grep MemTotal /proc/meminfo").split()[1]) * 1024
     high = int(vm.run("cat", f"{slice_group}/memory.high"))
     assert high == pytest.approx(0.9 * everything, rel=0.01)
+
+
+# -- processes
+
+
+def crowd(vm: Machine) -> int:
+    """How many processes are in the groups of the worker's unit."""
+    group = "/sys/fs/cgroup" + property_of(vm, "ControlGroup")
+    return len(vm.run("sh", "-c", f"find {group} -name cgroup.procs -exec cat {{}} +").split())
+
+
+def test_a_fork_bomb_stays_within_its_limit_and_ends_with_its_time(vm: Machine) -> None:
+    before = property_of(vm, "MainPID")
+    bomb, *others = run(vm, ("bomb",), *[("nibble", number) for number in range(20)], timeout=5.0)
+    assert bomb["failure"]["kind"] == "timeout"
+    assert [other["result"] for other in others] == [number**2 for number in range(20)]
+    until(lambda: crowd(vm) == 3, "a worker, two children and nobody else")
+    assert (property_of(vm, "NRestarts"), property_of(vm, "MainPID")) == ("0", before)
+
+
+def test_a_bomb_that_outlives_its_task_goes_with_its_child_which_says_why(vm: Machine) -> None:
+    before = property_of(vm, "MainPID")
+    [away, *others] = run(vm, ("bomb_and_get_away",), *[("nibble", number) for number in range(20)])
+    assert away["state"] == "succeeded"
+    assert [other["result"] for other in others] == [number**2 for number in range(20)]
+    until(lambda: crowd(vm) == 3, "a worker, two children and nobody else")
+    log = vm.run("journalctl", "-u", UNIT, "-o", "cat")
+    assert "it has all the processes and threads that it may have ([limits] pids)" in log
+    assert (property_of(vm, "NRestarts"), property_of(vm, "MainPID")) == ("0", before)

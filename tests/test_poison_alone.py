@@ -1,0 +1,130 @@
+"""Poison that needs a stage of its own: a flood of output, bombs, what stays behind, and what is set aside for good."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bounds import bounds, reached
+from clearing import clearing
+from conftest import CLUSTERS
+from poison_ward import Neighbours, Ward
+from shell import Shell
+
+from qdistd.model import MOST_OUTPUT, State
+
+GROSS, STALL = 20.0, 1.0
+"""See `test_poison.py`."""
+
+QUIET = 500
+
+GIB = 1 << 30
+
+GROWTH = 64
+"""MiB by which a daemon may grow while a task says a thousand times as much."""
+
+MOST = 150
+"""Processes that a bomb, its worker and that one's children may be."""
+
+
+@pytest.fixture(params=["plain", "cgroup"])
+def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ward]:
+    """A worker in bounds of processes and memory, with and without a group to divide."""
+    with clearing() as group, bounds(group, MOST, 2 * GIB) as around, contextlib.ExitStack() as stack:
+        home = group if request.param == "cgroup" else None
+        ward = Ward(tmp_path / "ward", home=home, around=around, memory="600 MiB")
+        stack.callback(ward.close)
+        request.node.stash[CLUSTERS] = [ward.cluster]
+        yield ward
+
+
+@contextlib.contextmanager
+def among_neighbours(ward: Ward, capsys: pytest.CaptureFixture[str], what: str) -> Iterator[Neighbours]:
+    """Shows what the neighbours notice of what happens meanwhile; fails where that is gross."""
+    with ward.neighbours() as neighbours:
+        neighbours.phase("quiet")
+        neighbours.wait_for(QUIET)
+        neighbours.phase("poison")
+        yield neighbours
+        neighbours.phase("after")
+    quiet, poison = neighbours.p99("quiet"), neighbours.p99("poison")
+    with capsys.disabled():
+        print(f"\nneighbours of {what}, p99: quiet {quiet * 1e3:.2f} ms, then {poison * 1e3:.2f} ms")
+    assert poison < max(GROSS * quiet, STALL)
+
+
+# -- output
+
+
+@pytest.mark.parametrize("name", ["print_much", "pour_out"])
+def test_a_gibibyte_of_output_costs_neither_memory_nor_the_neighbours(
+    ward: Ward, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ward.swallow(name, 1 << 20)
+    before = ward.peak()
+    with among_neighbours(ward, capsys, f"{name}, a GiB"):
+        view = ward.swallow(name, GIB)
+    assert view.state is State.SUCCEEDED
+    output = view.attempts[-1].output
+    assert len(output) <= MOST_OUTPUT
+    assert output.endswith(b"that was all\n")
+    after = ward.peak()
+    with capsys.disabled():
+        print(f"peak memory, MiB: {before} before a GiB of output, {after} after it")
+    assert all(after[name] < before[name] + GROWTH for name in after)
+    assert ward.worker.log_file.stat().st_size < 5 << 20
+    ward.unharmed()
+
+
+# -- bombs
+
+
+def test_a_fork_bomb_ends_with_its_time_and_all_that_it_has_started(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with among_neighbours(ward, capsys, "a fork bomb"):
+        view = ward.swallow("bomb", timeout=3.0)
+    assert reached(ward.around), "it did go off"
+    assert view.attempts[-1].failure and view.attempts[-1].failure.kind == "timeout"
+    ward.unharmed()
+
+
+def test_a_bomb_of_threads_fails_and_says_why(ward: Ward) -> None:
+    view = ward.swallow("start_threads_for_ever", timeout=20.0)
+    failure = view.attempts[-1].failure
+    assert failure and (failure.kind, failure.type) == ("exception", "RuntimeError")
+    assert "can't start new thread" in failure.message
+    ward.unharmed()
+
+
+# -- quarantine
+
+
+def test_a_task_that_is_set_aside_keeps_its_evidence_and_comes_back_by_retry(ward: Ward) -> None:
+    task = str(ward.submit("leave", 3).id)
+    shell = Shell(ward.cluster, "admin")
+    assert shell("wait", task).code == 1
+    shown = shell("show", task).out
+    assert "quarantined, attempt 3" in shown
+    assert shown.count("the child that ran leave ended by itself with exit status 3") == 3
+    assert shown.count("printed:\n  about to leave\n") == 3
+    assert task in shell("list", "--state", "quarantined").out
+    assert shell("retry", task).code == 0
+    assert shell("wait", task).code == 1
+    assert "quarantined, attempt 6" in shell("show", task).out
+    ward.unharmed()
+
+
+# -- what stays behind
+
+
+def test_what_a_task_has_left_ends_with_its_child(ward: Ward) -> None:
+    pid = ward.result("pid")
+    left = [ward.result("leave_a_grandchild"), *([ward.result("leave_a_session")] if ward.home else [])]
+    assert set(left) <= set(ward.processes())
+    for child in ward.children():
+        os.kill(child, signal.SIGKILL)
+    ward.unharmed()
+    assert pid not in ward.children()
