@@ -40,8 +40,8 @@ PARTS = {
 
 EXITS = {"qdist.1": ClientExit, "qdist-master.8": DaemonExit, "qdist-worker.8": DaemonExit}
 
-NOT_OURS = {"--now"}
-"""Options of systemctl."""
+NOT_OURS = {"--iterations", "--now"}
+"""Options of systemctl and systemd-analyze."""
 
 SCDOC_ITSELF = "skipping paragraph macro"
 """What mandoc says of every page that scdoc makes."""

@@ -16,7 +16,7 @@ from cluster import Cluster
 from daemons import DEADLINE
 from shell import COMMAND, Shell
 
-from qdistd.config import load_worker
+from qdistd.config import load_master, load_worker
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
@@ -97,8 +97,12 @@ def test_its_commands_run(stage: Stage, text: str) -> None:
 @pytest.mark.parametrize("text", blocks("toml"), ids=range(len(blocks("toml"))))
 def test_its_settings_are_valid(text: str, tmp_path: Path) -> None:
     assert tomllib.loads(text)
-    (tmp_path / "worker.toml").write_text(text)
-    load_worker(tmp_path / "worker.toml", "mail")
+    file = tmp_path / "file.toml"
+    file.write_text(text)
+    if text.startswith("# /etc/qdist/master.toml\n"):
+        load_master(file)
+    else:
+        load_worker(file, "mail")
 
 
 def test_the_files_it_names_are_there() -> None:

@@ -68,7 +68,7 @@ class Schedule(msgspec.Struct, frozen=True):
     def occasion(self, due: float, now: float) -> Task | None:
         """The task of one time; None where it has expired already."""
         expires = self.task.expires and self.task.expires - (now - due)
-        if expires < 0:
+        if self.task.expires and expires <= 0:
             return None
         key = f"schedule:{self.name}:{_iso(due)}"
         run_at = due + self.delay(due) if self.randomized_delay else 0.0
