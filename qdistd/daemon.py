@@ -127,6 +127,7 @@ def run(options: Options, build: Build) -> Exit:
 
     It is given the state that an earlier image of the program has left, else nothing.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as by a careless parent, it lets us wait for no child
     succession = Succession(os.environ, Path.cwd())
     estate = succession.estate
     pidfile = PidFile(options.pidfile, *(estate.lock if estate else ()))

@@ -102,19 +102,22 @@ class Succession:
         """Execute the program anew. Returns only where that failed: then there is an estate to be taken over here."""
         estate.lock = self.lock
         self.flush()
-        memory = _written(estate)
-        for number in (memory, *estate.open()):
-            os.set_inheritable(number, True)
         try:
-            os.chdir(self._folder)
-            os.execve(  # noqa: S606 - our own command line, without a shell
-                self.program[0], self.program, {**os.environ, VARIABLE: f"{os.getpid()}:{memory}"}
-            )
+            self._execute(estate)
         except OSError as problem:
             estate.problem = f"{self.program[0]} cannot be executed: {problem.strerror}"
-        os.close(memory)
         estate.keep()
         self.estate = estate
+
+    def _execute(self, estate: Estate) -> None:
+        """Does not return. OSError where there is no memory or no descriptor left, or no such program."""
+        with os.fdopen(_written(estate), "rb") as memory:
+            for number in (memory.fileno(), *estate.open()):
+                os.set_inheritable(number, True)
+            os.chdir(self._folder)
+            os.execve(  # noqa: S606 - our own command line, without a shell
+                self.program[0], self.program, {**os.environ, VARIABLE: f"{os.getpid()}:{memory.fileno()}"}
+            )
 
 
 def _nothing() -> None:

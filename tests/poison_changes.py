@@ -96,7 +96,7 @@ def state() -> dict[str, Any]:
         "umask": mask,
         "environment": sorted(os.environ),
         "handlers": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
-        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         "alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         "depth": sys.getrecursionlimit(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),

@@ -5,6 +5,7 @@ On a real master and a real worker of one child, without the rights to take back
 
 import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,5 +111,26 @@ def test_a_worker_that_is_killed_takes_its_children_with_it_over_the_fence(tmp_p
         until(lambda: "about to hang" in ward.worker.log, "a task that runs")
         ward.worker.kill()
         until(lambda: not ward.processes(), "an end of all children")
+    finally:
+        ward.close()
+
+
+# -- whoever started the worker
+
+CARELESS = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD})
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_signals_that_were_ignored_or_blocked_when_a_worker_was_started_mean_what_they_should(tmp_path: Path) -> None:
+    ward = Ward(tmp_path / "ward", processes=1, before=(sys.executable, "-c", CARELESS))
+    try:
+        assert ward.result("state")["blocked"] == []
+        failure = ward.swallow("leave", 3).attempts[-1].failure
+        assert failure and (failure.kind, failure.number) == ("exit", 3)
+        ward.unharmed()
     finally:
         ward.close()

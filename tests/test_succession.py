@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def test_an_exec_that_fails_leaves_the_estate_and_its_descriptors_to_this_image(
     assert succession.take() is None
     os.close(reader)
     os.close(writer)
+
+
+def test_an_estate_that_cannot_even_be_written_is_left_to_this_image(succession: Succession) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        succession.go(Estate(b"state", [], [(-1, {})]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    estate = succession.take()
+    assert estate
+    assert estate.state == b"state"
+    assert estate.problem.endswith("cannot be executed: Too many open files")
 
 
 def test_an_estate_that_is_meant_for_another_process_is_left_alone(tmp_path: Path) -> None:

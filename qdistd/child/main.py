@@ -92,8 +92,9 @@ def _keep_to_ourselves(setup: Setup) -> None:
 
 def _prepare_process(memory: int) -> None:
     faulthandler.enable()  # a segmentation fault shows in the log where it was
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who has started the worker may have blocked some
     if memory:
         # Private writable memory: unlike RLIMIT_AS it leaves mapped files and reserved addresses alone.
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
