@@ -133,6 +133,7 @@ class Broker:
         seat.queues, seat.processes, seat.lease = queues, processes, self.settings.lease
         self.renew(seat)
         inhand = set() if seat.row.former else {(hold.id, hold.attempt) for hold in held}
+        seat.number = 0 if seat.row.former else seat.number
         seat.row = row
         for old in self._seats.earlier(row):
             self._drop_claims(old, inhand, Outcome.LOST, "its worker died and was started again")
@@ -206,7 +207,8 @@ class Broker:
         """The seat that holds the lease: another one for a result that outlived its incarnation on disk."""
         if not settlement.token or settlement.token == seat.row.token:
             return seat
-        return self._seats.get(settlement.token)
+        holder = self._seats.get(settlement.token)
+        return None if holder is None or holder.row.former else holder
 
     def unmail(self, seat: Seat) -> None:
         """What this stock client holds will have no result to collect."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from qdistd.broker import Broker
-from qdistd.errors import Overloaded, QdistError, Refused, Unavailable
+from qdistd.errors import Overloaded, QdistError, Refused
 from qdistd.master.clerk import Clerk
 from qdistd.master.guest import Guest
 from qdistd.master.people import Put
@@ -88,7 +88,7 @@ class Keeper:
         elif self._run is not None:
             self._run.ask(number, ask.at, ask.seconds)
         elif ask.at or self._asker is not None:
-            _fail(guest, number, Unavailable("this backup is gone with its connection: begin anew"))
+            _fail(guest, number, Overloaded("this backup is gone with its connection: begin anew"))
         else:
             self._asker = guest
             self._put(guest, number, self._begun, partial(self._begin, guest, number, ask))
