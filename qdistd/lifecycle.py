@@ -77,6 +77,16 @@ def after(claim: Claim, outcome: Outcome, policy: Policy, now: float, rng: rando
     return Next(state, now + pause, failures, crashes, losses)
 
 
+def meets(if_failed: str, state: State) -> bool:
+    """Whether a task need not wait any more for one that it comes after and that is in `state`."""
+    return state is State.SUCCEEDED or (state.final and if_failed == "run")
+
+
+def cancels(if_failed: str, state: State) -> bool:
+    """Whether a task is cancelled because one that it comes after is in `state`."""
+    return state.final and state is not State.SUCCEEDED and if_failed == "cancel"
+
+
 def _after_trouble(
     claim: Claim, outcome: Outcome, failures: int, crashes: int, losses: int, policy: Policy
 ) -> tuple[State, float]:

@@ -155,7 +155,7 @@ class Lease(msgspec.Struct, array_like=True):
     queues: QueueNames
     count: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)]
     seconds: Poll = 0.0
-    idle: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)] = 0
+    idle: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_BATCH)] = LARGEST_BATCH
     """Children with nothing to do: of a queue with limits no more is granted, as those begin at once."""
     fair: bool = False
     """The queues share this worker by their weights, and are not served in this order."""

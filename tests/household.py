@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from qdistd.broker import Broker, Seat, Settings
 from qdistd.model import Grant, Held, Outcome, Settlement, State, Task
+from qdistd.protocol import Hello
 from qdistd.store import Store, WorkerRow
 
 WALL = 1_000_000.0
@@ -58,7 +59,8 @@ class House:
 
     def hello(self, token: str, name: str = "w", held: tuple[Held, ...] = ()) -> Seat:
         with self.change() as broker:
-            return broker.hello(WorkerRow(token.encode() * 16, name, "host", 1), ["default"], 1, held)
+            words = Hello("worker", name, queues=["default"], processes=1, held=list(held))
+            return broker.hello(WorkerRow(token.encode() * 16, name, "host", 1), words)
 
     def lease(self, seat: Seat, count: int = 1) -> list[Grant]:
         with self.change() as broker:

@@ -7,6 +7,7 @@ import pytest
 
 from qdistd.broker import Settings
 from qdistd.model import Held, Outcome, Settlement, State
+from qdistd.protocol import Hello
 from qdistd.store import WorkerRow, open_store
 from tests.household import LEASE, WALL, Clocks, House
 
@@ -49,7 +50,9 @@ def test_a_plain_client_that_left_in_a_transaction_that_was_undone_has_left(hous
 def test_a_hello_that_was_undone_mixes_nobody_up(house: House) -> None:
     first, second = (WorkerRow(token * 16, name, "host", 1) for token, name in ((b"a", "a"), (b"b", "b")))
     house.submit(2)
-    undone(house, lambda: house.broker.lease(house.broker.hello(first, [], 1, []), ["default"], 1))
+    undone(
+        house, lambda: house.broker.lease(house.broker.hello(first, Hello("worker", "w", processes=1)), ["default"], 1)
+    )
     (late,) = house.lease(house.hello("b", "b"))
     (grant,) = house.lease(house.hello("a", "a"))
     house.broker.recover()

@@ -11,6 +11,7 @@ from qdistd import protocol as say
 from qdistd import systemd
 from qdistd.broker import Seat
 from qdistd.model import Life, State
+from qdistd.protocol import Hello
 from qdistd.store import WorkerRow, open_store
 from tests.household import Clocks, House
 from tests.serving import WORK, serving, task
@@ -26,7 +27,9 @@ def house() -> House:
 
 def hello(house: House, token: bytes, life: Life, host: str = "host") -> Seat:
     with house.change() as broker:
-        return broker.hello(WorkerRow(token * 16, "w", host, 1, life=life), ["default"], 1, ())
+        return broker.hello(
+            WorkerRow(token * 16, "w", host, 1, life=life), Hello("worker", "w", queues=["default"], processes=1)
+        )
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_large_results_that_have_ended_before_come_a_few_at_a_time(tmp_path: Pat
             for grant in await lease(worker, 40):
                 await worker.call(say.Report([settled(grant, value=bytes(MEGABYTE))]))
             late, ids = await served.link(), {new.id for new in tasks}
-            read = served.master._desk._read([*ids])
+            read = served.master._desk._watchers.read([*ids])
             assert 0 < sum(len(result.value) for result in read.ended) < 32 * MEGABYTE
             assert {result.id for result in read.ended} | set(read.unread) == ids
             finished = await late.call(say.Wait([*ids], SOON))

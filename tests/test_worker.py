@@ -27,7 +27,7 @@ async def test_hello_says_who_it_is_and_what_it_can(stage: Stage) -> None:
 @on_stage(Stage)
 async def test_a_lease_is_parked_for_as_many_tasks_as_the_pool_has_room_for(stage: Stage) -> None:
     await stage.connected()
-    assert stage.master.leases == [say.Lease(["default"], 4, 60.0)]
+    assert stage.master.leases == [say.Lease(["default"], 4, 60.0, 2)]
     stage.master.give(grant(1))
     await stage.until(lambda: stage.master.parked)
     assert [lease.count for lease in stage.master.leases] == [4, 3]
@@ -46,7 +46,7 @@ async def test_what_running_tasks_print_is_reported_while_they_run(stage: Stage)
 async def test_a_full_pool_parks_a_lease_for_orders_alone_and_asks_again_when_a_task_ends(stage: Stage) -> None:
     await stage.running(1, 2, 3, 4)
     await stage.until(lambda: stage.master.parked)
-    assert stage.master.parked == say.Lease(["default"], 0, 60.0)
+    assert stage.master.parked == say.Lease(["default"], 0, 60.0, 0)
     stage.pool.finish(grant(1))
     await stage.until(lambda: len(stage.master.leases) == 3)
     assert stage.master.leases[-1].count == 1
@@ -233,7 +233,7 @@ async def test_a_reload_of_processes_resizes_the_pool_and_introduces_us_anew(
     await stage.running(1)
     pool = msgspec.structs.replace(POOL, processes=5)
     stage.worker.reload(msgspec.structs.replace(stage.settings, pool=pool, queues=("mail", "default")))
-    await stage.until(lambda: stage.master.parked == say.Lease(["mail", "default"], 9, 60.0))
+    await stage.until(lambda: stage.master.parked == say.Lease(["mail", "default"], 9, 60.0, 4))
     assert len(stage.master.hellos) == 2
     hello = stage.master.hellos[-1]
     assert (hello.processes, hello.queues, len(hello.held)) == (5, ["mail", "default"], 1)

@@ -1,8 +1,10 @@
 """The master's core: read, decide, save, each call inside the transaction that its caller opened."""
 
-from qdistd.broker.broker import Broker, Settings
+from qdistd.broker.broker import Broker
+from qdistd.broker.flow import Flow, QueueLimits
+from qdistd.broker.ledger import Settings
 from qdistd.broker.news import News
 from qdistd.broker.retention import Retention
 from qdistd.broker.seats import Seat
 
-__all__ = ["Broker", "News", "Retention", "Seat", "Settings"]
+__all__ = ["Broker", "Flow", "News", "QueueLimits", "Retention", "Seat", "Settings"]

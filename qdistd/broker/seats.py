@@ -7,14 +7,41 @@ Deadlines are the master's monotonic seconds and are never stored: after a resta
 `lease` is what its worker was told in the `Welcome`: a reload takes none from those who have heard of a longer one.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
-from qdistd.model import MOST_OUTPUT, Claim, Outcome, Said
+from qdistd.model import MOST_OUTPUT, Claim, Outcome, Progress, Said
 from qdistd.store import WorkerRow
 from qdistd.views import WorkerView
 
+MOST_PARTIALS = 1000
+MOST_PARTIAL_BYTES = 1024 * 1024
+"""Partial results of one running task that are kept, and their bytes: whoever looks on is there while it runs."""
+
 FORGET_AFTER = 3600.0
 """Seconds a worker that went away stays in `qdist workers`."""
+
+
+class Live:
+    """What a running task has printed (its end), and told of itself (the latest of it)."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self.progress: Progress | None = None
+        self.partials: deque[bytes] = deque()
+        self.partials_before = 0
+        self._size = 0
+
+    def hear(self, said: Said) -> None:
+        """There is more of it."""
+        self.output += said.output
+        del self.output[:-MOST_OUTPUT]
+        self.progress = said.progress or self.progress
+        self.partials += said.partials
+        self._size += sum(map(len, said.partials))
+        while self.partials and (self._size > MOST_PARTIAL_BYTES or len(self.partials) > MOST_PARTIALS):
+            self._size -= len(self.partials.popleft())
+            self.partials_before += 1
 
 
 class Seat:
@@ -27,14 +54,19 @@ class Seat:
         self.lease = lease
         self.deadline = deadline
         self.claims: dict[bytes, Claim] = {}
-        self.said: dict[bytes, bytearray] = {}
-        """What running tasks have printed so far, as far as it was told; its end."""
+        self.said: dict[bytes, Live] = {}
+        """What is known of running tasks, as far as it was told."""
         self.connected = False
         self.gone = False
         self.stale: set[tuple[bytes, int]] = set()
         """(id, attempt) that it holds, or may yet report, and that this master has not leased to it."""
         self.cancel: list[bytes] = []
         self.queues: list[str] = []
+        self.labels: frozenset[str] = frozenset()
+        self.troubles: list[str] = []
+        self.drained = False
+        self.told = False
+        """Whether its worker knows it as drained."""
         self.processes = 0
         self.settled = 0
         self.since = now
@@ -46,14 +78,17 @@ class Seat:
             claim = self.claims.get(said.id)
             if claim is None or claim.attempt != said.attempt:
                 continue
-            output = self.said.setdefault(said.id, bytearray())
-            output += said.output
-            del output[:-MOST_OUTPUT]
+            self.said.setdefault(said.id, Live()).hear(said)
+
+    def news_of(self, task_id: bytes) -> "Live":
+        """What is known of a running task."""
+        return self.said.get(task_id) or Live()
 
     def let_go(self, task_id: bytes) -> bytes:
         """It has this task no more: what that has printed."""
         self.claims.pop(task_id, None)
-        return bytes(self.said.pop(task_id, b""))
+        live = self.said.pop(task_id, None)
+        return bytes(live.output) if live else b""
 
     @property
     def end_of_lease(self) -> tuple[Outcome, str]:
@@ -68,8 +103,12 @@ class Seat:
         row = self.row
         return WorkerView(
             *(row.name, row.host, row.pid, state, self.processes, len(self.claims), self.settled),
-            *(self.queues, self.since, self.seen),
+            *(self.queues, self.since, self.seen, sorted(self.labels), self.troubles, self.drained),
         )
+
+    def can_take(self, lane: str) -> bool:
+        """Whether it has all the labels of this lane."""
+        return self.labels.issuperset(lane.split("\n"))
 
 
 class Seats:

@@ -268,7 +268,13 @@ class WorkerConfig:
     """All settings of one instance of a worker."""
 
     masters: tuple[Address, ...] = setting(MASTERS, ["127.0.0.1:5000"], _MASTERS_EXPLAINED)
-    queues: tuple[str, ...] = setting(NAMES, ["default"], "Queues to take tasks from, in this order of preference.")
+    queues: tuple[str, ...] = setting(NAMES, ["default"], "Queues to take tasks from.")
+    order: str = setting(
+        Choice(("fair", "listed")),
+        "fair",
+        'How queues that all have work share this worker: "fair", by the weights that master.toml gives them (a flood '
+        'in one never starves another), or "listed": the first one first, and the next only when that is empty.',
+    )
     key: Path = setting(
         KEY_FILE,
         "/etc/qdist/keys/work.key",

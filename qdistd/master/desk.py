@@ -6,7 +6,7 @@ native frame ──role──shape──> Desk.<verb> ──> Writer ──commi
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -14,12 +14,13 @@ from qdistd import protocol as say
 from qdistd.broker import Broker, Seat
 from qdistd.errors import QdistError
 from qdistd.events import Event, told
-from qdistd.master.guest import PENDING_BYTES, Guest
+from qdistd.master.guest import Guest
 from qdistd.master.keeper import Keeper
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.people import People
+from qdistd.master.watchers import Read, Watchers
 from qdistd.master.writer import Job, Writer
-from qdistd.model import Grant, Result
+from qdistd.model import Grant, Merged
 from qdistd.protocol import UNREADABLE, VERBS, Role, Verb
 from qdistd.store import Store, WorkerRow
 from qdistd.wire.server import Peer
@@ -32,18 +33,6 @@ class Terms(msgspec.Struct, frozen=True):
     heartbeat: float
     payload: int
     result: int
-
-
-READ_AT_ONCE = 16
-"""Results read from the store between two looks at their size: the largest ones come to a few frames."""
-
-
-class Read(NamedTuple):
-    """What the store says of some ids; `unread`: what the next `Wait` will look at."""
-
-    ended: list[Result]
-    unknown: list[bytes]
-    unread: list[bytes]
 
 
 class Desk:
@@ -71,7 +60,8 @@ class Desk:
         self._log = log
         self._guests: dict[Peer, Guest] = {}
         self._workers: dict[bytes, Guest] = {}
-        self._watchers: dict[bytes, tuple[Guest, ...]] = {}
+        self._watchers = Watchers(store)
+        self.announce = self._watchers.announce
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
             word: msgspec.msgpack.Decoder(verb.question) for word, verb in VERBS.items()
         }
@@ -84,6 +74,7 @@ class Desk:
             "lease": self._lease,
             "report": self._report,
             "bye": self._bye,
+            "labels": self._relabel,
             **people.verbs,
             **self.keeper.verbs,
         }
@@ -116,24 +107,13 @@ class Desk:
         self._leave_lobby(guest)
         self.keeper.left(guest)
         guest.leave()
-        for task_id in guest.watched:
-            self._unwatch(task_id, guest)
+        self._watchers.forget(guest)
         seat, guest.seat = guest.seat, None
         if seat is not None:
             del self._workers[seat.row.token]
             self._do(lambda: self._broker.gone(seat, ended=clean))
             words, extra = "" if clean else "; its lease still runs", told(Event.WORKER_GONE, WORKER=seat.row.name)
             self._log.info("worker %s is gone%s", seat.row.name, words, extra=extra)
-
-    def announce(self, results: Sequence[Result]) -> None:
-        """Hand results to whoever watches them."""
-        touched: set[Guest] = set()
-        for result in results:
-            for guest in self._watchers.pop(result.id, ()):
-                guest.push(result)
-                touched.add(guest)
-        for guest in touched:
-            guest.flush()
 
     def _hello(self, guest: Guest, number: int, hello: say.Hello) -> None:
         if hello.kind != "worker":
@@ -167,7 +147,7 @@ class Desk:
             self._log.info("worker %s is here from %s", row.name, guest.peer.address, extra=extra)
             guest.peer.answer(number, self._welcome())
 
-        self._put(guest, number, lambda: self._broker.hello(row, hello.queues, hello.processes, hello.held), seated)
+        self._put(guest, number, lambda: self._broker.hello(row, hello), seated)
 
     def _unseat(self, guest: Guest) -> None:
         """The worker says hello, as a rule on a new connection: its former one is a leftover, and leases nothing more.
@@ -204,17 +184,23 @@ class Desk:
     def _submit(self, guest: Guest, number: int, submit: say.Submit) -> None:
         ids = [task.id for task in submit.tasks]
 
-        def run() -> tuple[list[say.Refusal], Read]:
+        def run() -> tuple[say.Accepted, list[bytes], Read]:
             before = self._broker.submitted
-            refused = self._broker.submit(submit.tasks)
+            refused = self._broker.submit(submit.tasks, atomic=submit.atomic)
+            merged = self._broker.merged
             said_before = self._broker.submitted - before + len(refused) < len(ids)
-            return refused, self._read(ids if said_before and submit.watch else [])
+            real = _real(ids, merged) if merged else ids
+            return (
+                say.Accepted(refused, merged),
+                real,
+                self._watchers.read(real if said_before and submit.watch else []),
+            )
 
-        def answer(done: tuple[list[say.Refusal], Read]) -> None:
-            refused, read = done
-            guest.peer.answer(number, say.Accepted(refused))
+        def answer(done: tuple[say.Accepted, list[bytes], Read]) -> None:
+            accepted, real, read = done
+            guest.peer.answer(number, accepted)
             if submit.watch:
-                self._watch(guest, ids, [refusal.id for refusal in refused], read)
+                self._watch(guest, real, [*read.unknown, *(refusal.id for refusal in accepted.refused)], read)
 
         self._put(guest, number, run, answer, len(ids))
 
@@ -231,42 +217,11 @@ class Desk:
             else:
                 guest.wait(number, wait.limit, wait.seconds)
 
-        self._put(guest, number, lambda: self._read(ids), answer, len(ids))
-
-    def _read(self, ids: list[bytes]) -> Read:
-        """What has ended of `ids`, until that is as much as a connection may keep in memory."""
-        ended: list[Result] = []
-        unknown: list[bytes] = []
-        at = size = 0
-        while at < len(ids) and size <= PENDING_BYTES:
-            found, strange = self._store.results(ids[at : at + READ_AT_ONCE])
-            at += READ_AT_ONCE
-            size += sum(len(result.value) for result in found)
-            ended += found
-            unknown += strange
-        return Read(ended, unknown, ids[at:])
+        self._put(guest, number, lambda: self._watchers.read(ids), answer, len(ids))
 
     def _watch(self, guest: Guest, ids: Iterable[bytes], but: Sequence[bytes], read: Read) -> None:
-        if guest.peer not in self._guests:
-            return
-        skip = {*but, *read.unread, *(result.id for result in read.ended)}
-        new = set(ids) - skip - guest.watched
-        guest.watched |= new
-        alone = (guest,)
-        for task_id in new:
-            others = self._watchers.get(task_id)
-            self._watchers[task_id] = (*others, guest) if others else alone
-        guest.overflow += read.unread
-        for result in read.ended:
-            guest.push(result)
-        guest.flush()
-
-    def _unwatch(self, task_id: bytes, guest: Guest) -> None:
-        left = tuple(other for other in self._watchers.get(task_id, ()) if other is not guest)
-        if left:
-            self._watchers[task_id] = left
-        else:
-            self._watchers.pop(task_id, None)
+        if guest.peer in self._guests:
+            self._watchers.watch(guest, ids, but, read)
 
     # -- workers
 
@@ -276,10 +231,10 @@ class Desk:
             guest.peer.fail(number, "refused", "a worker says hello before it leases")
             return
         self._answer_lease(guest)
-        if lease.count == 0 or seat.cancel or guest.grants:
+        if lease.count == 0 or seat.cancel or guest.grants or seat.told != seat.drained:
             self._park(guest, number, lease, None)
             return
-        if lease.seconds > 0 and not self._has_work(lease):
+        if lease.seconds > 0 and not self._has_work(seat, lease):
             self._broker.renew(seat)
             self._await_work(guest, number, lease, seat)
             return
@@ -288,15 +243,18 @@ class Desk:
             grants = guest.take_grants() + grants
             if grants or lease.seconds <= 0:
                 guest.peer.answer(number, say.Granted(grants, _orders(seat)))
-            elif self._has_work(lease):
+            elif self._has_work(seat, lease):
                 self._lease(guest, number, lease)  # work came later in the transaction that found none
             else:
                 self._await_work(guest, number, lease, seat)
 
-        self._put(guest, number, lambda: self._broker.lease(seat, lease.queues, lease.count), answer, lease.count)
+        def run() -> list[Grant]:
+            return self._broker.lease(seat, lease.queues, lease.count, lease.idle, fair=lease.fair)
 
-    def _has_work(self, lease: say.Lease) -> bool:
-        return any(self._store.ready(queue) for queue in lease.queues)
+        self._put(guest, number, run, answer, lease.count)
+
+    def _has_work(self, seat: Seat, lease: say.Lease) -> bool:
+        return any(self._broker.open(seat, queue, lease.idle) > 0 for queue in lease.queues)
 
     def _await_work(self, guest: Guest, number: int, lease: say.Lease, seat: Seat) -> None:
         """Park where the next transaction that brings work will find it: no transaction of its own is needed."""
@@ -306,7 +264,7 @@ class Desk:
             self._answer_lease(guest)
 
         self._answer_lease(guest)
-        self._park(guest, number, lease, Parked(seat, lease.queues, lease.count, arrived))
+        self._park(guest, number, lease, Parked(seat, lease.queues, lease.count, arrived, lease.idle, fair=lease.fair))
 
     def _park(self, guest: Guest, number: int, lease: say.Lease, parked: Parked | None) -> None:
         if guest.seat is None or guest.peer not in self._guests:
@@ -315,7 +273,7 @@ class Desk:
         guest.park_lease(number, parked, lease.seconds, lambda: self._answer_lease(guest))
         if parked is not None:
             self._lobby.park(parked)
-        if guest.grants or guest.seat.cancel:
+        if guest.grants or guest.seat.cancel or guest.seat.told != guest.seat.drained:
             self._answer_lease(guest)
 
     def _answer_lease(self, guest: Guest) -> None:
@@ -344,6 +302,17 @@ class Desk:
             answer([])
             return
         self._put(guest, number, lambda: self._broker.report(seat, report.settled), answer, len(report.settled) + 1)
+
+    def _relabel(self, guest: Guest, number: int, new: say.Relabel) -> None:
+        seat = guest.seat
+        if seat is None:
+            guest.peer.fail(number, "refused", "a worker says hello before it speaks of itself")
+            return
+
+        def answer(_: None) -> None:
+            guest.peer.answer(number, say.Reported([], _orders(seat)))
+
+        self._put(guest, number, lambda: self._broker.relabel(seat, new.labels, new.troubles), answer)
 
     def _bye(self, guest: Guest, number: int, _: say.Bye) -> None:
         seat = guest.seat
@@ -386,7 +355,14 @@ class Desk:
 
 def _orders(seat: Seat) -> say.Orders:
     cancel, seat.cancel = seat.cancel, []
-    return say.Orders(cancel)
+    seat.told = seat.drained
+    return say.Orders(cancel, seat.drained)
+
+
+def _real(ids: Iterable[bytes], merged: Iterable[Merged]) -> list[bytes]:
+    """The ids of the tasks that these submits are."""
+    into = {merge.id: merge.into for merge in merged}
+    return [into.get(task_id, task_id) for task_id in ids]
 
 
 def _may(peer: Peer, verb: Verb) -> bool:

@@ -207,13 +207,13 @@ class Faces:
         def run() -> list[Grant]:
             seat = visitor.seat = self._broker.sit(visitor.row)
             self._settle_held(seat)
-            return self._broker.lease(seat, queues, 1)
+            return self._broker.lease(seat, queues, 1, 1)
 
         def answer(grants: list[Grant]) -> None:
             seat = visitor.seat
             if grants or not call.block or seat is None or not visitor.open:
                 self._hand_task(visitor, grants)
-            elif self._store.ready(queues[0]):
+            elif self._broker.open(seat, queues[0], 1) > 0:
                 self._get_task(visitor, call)  # work came later in the transaction that found none
             else:
                 visitor.parked = Parked(seat, queues, 1, arrived)

@@ -14,10 +14,21 @@ from qdistd.model import Grant
 class Parked:
     """One waiting lease. `answer` is called once: with its grants after the commit, or with none, to ask again."""
 
-    __slots__ = ("answer", "count", "queues", "seat")
+    __slots__ = ("answer", "count", "fair", "idle", "queues", "seat")
 
-    def __init__(self, seat: Seat, queues: Sequence[str], count: int, answer: Callable[[list[Grant]], None]) -> None:
+    def __init__(
+        self,
+        seat: Seat,
+        queues: Sequence[str],
+        count: int,
+        answer: Callable[[list[Grant]], None],
+        idle: int = 1,
+        *,
+        fair: bool = False,
+    ) -> None:
         self.seat = seat
+        self.idle = idle
+        self.fair = fair
         self.queues = queues
         self.count = count
         self.answer = answer
@@ -65,12 +76,18 @@ class Lobby:
         return answers
 
     def _serve_queue(self, queue: str) -> Iterable[Callable[[], None]]:
-        while (line := self._waiting.get(queue)) and (ready := self._broker.store.ready(queue)) > 0:
-            share = -(-ready // len(line))
-            parked = line[0]
+        line = list(self._waiting.get(queue, ()))
+        for place, parked in enumerate(line):
+            if not self._broker.store.ready(queue) or not self._broker.flow.room(queue, idle=1):
+                return
+            ready = self._broker.open(parked.seat, queue, parked.idle)
+            if ready <= 0:
+                continue  # it lacks a label, or is drained: perhaps the next one
+            share = -(-ready // (len(line) - place))
             self.leave(parked)
             self._served[parked] = None
-            grants = self._broker.lease(parked.seat, parked.queues, min(parked.count, share))
+            count = min(parked.count, share)
+            grants = self._broker.lease(parked.seat, parked.queues, count, parked.idle, fair=parked.fair)
             yield partial(self._answer, parked, grants)
 
     def _answer(self, parked: Parked, grants: list[Grant]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from qdistd.master.faces import Compat, Faces
 from qdistd.master.lobby import Lobby
 from qdistd.master.people import queue_views
 from qdistd.master.scheduler import Scheduler
+from qdistd.master.space import Space
 from qdistd.master.writer import Job, Writer
 from qdistd.model import IdMaker, Result, State
 from qdistd.store import Store
@@ -50,6 +52,10 @@ class MasterSettings(msgspec.Struct, frozen=True):
     connections: int = 10_000
     store_name: str = ""
     schedules: tuple[Schedule, ...] = ()
+    folder: Path | None = None
+    """Where the store is, if it is on a disk."""
+    free: int = 0
+    """Bytes that must be free there for new tasks."""
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -95,7 +101,12 @@ class Master:
     def _build(self, commits: Commits, broken: Callable[[BaseException], None]) -> None:
         common: dict[str, Any] = {"store": self._store, "loop": self._loop, "log": self._log}
         self._broker = Broker(
-            self._store, self._settings.broker, monotonic=self._loop.time, wall=self._wall, rng=self._rng
+            self._store,
+            self._settings.broker,
+            monotonic=self._loop.time,
+            wall=self._wall,
+            rng=self._rng,
+            low=Space(self._settings.folder, lambda: self._settings.free, self._loop.time),
         )
         self._chronicle = Chronicle(self._loop, self._log)
         lobby = Lobby(self._broker)
@@ -157,14 +168,15 @@ class Master:
         """How it stands, in a few words: `3 workers, 120 queued, 4 running`."""
         workers = sum(worker.state == "connected" for worker in self._broker.workers())
         counts = list(self._store.counts().values())
-        queued = sum(count.get(state, 0) for count in counts for state in (State.READY, State.SCHEDULED))
+        queued = sum(count.get(state, 0) for count in counts for state in (State.READY, State.SCHEDULED, State.BLOCKED))
         running = sum(count.get(State.LEASED, 0) for count in counts)
         return f"{workers} workers, {queued} queued, {running} running"
 
     async def reload(self, settings: MasterSettings) -> list[Address]:
         """Apply new settings: connections and leases stay as they are."""
         self._settings = settings
-        self._broker.settings = settings.broker
+        self._writer.put(Job(lambda: self._broker.reload(settings.broker), lambda _: None, self._complain))
+        await self._writer.drain()
         self._gate = self._make_gate()
         addresses = await self._listen()
         self._scheduler.reload(settings.schedules)
@@ -221,6 +233,9 @@ class Master:
 
         self._writer.put(Job(self._broker.tick, self._set_timer, failed))
 
+    def _complain(self, error: QdistError) -> None:
+        self._log.error("the new settings of the queues cannot be applied: %s", error)
+
     def _set_timer(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -248,9 +263,12 @@ class Master:
             store_bytes=self._store.size(),
             listen=[str(listener.address) for listener in self._listeners.values()],
             connections=len(self._peers),
-            queues=queue_views(self._store),
+            queues=queue_views(self._store, self._broker.flow),
             workers=self._broker.workers(),
             commits=self._writer.commits,
             submitted=self._broker.submitted,
             settled=self._broker.settled,
+            stuck=self._broker.stuck(),
+            drained=sorted(self._broker.flow.drained),
+            overload=self._broker.door.overload(),
         )

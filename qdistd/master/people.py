@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from qdistd import protocol as say
-from qdistd.broker import Broker, Seat
+from qdistd.broker import Broker, Flow, Seat
 from qdistd.errors import NotFound
 from qdistd.master.guest import Guest
 from qdistd.model import State, id_text
@@ -47,6 +47,8 @@ class People:
             "queues": self._queues,
             "workers": self._workers,
             "status": self._say_status,
+            "pause": self._pause,
+            "drain": self._drain,
         }
 
     def _cancel(self, guest: Guest, number: int, cancel: say.Cancel) -> None:
@@ -68,7 +70,7 @@ class People:
             view = self._store.view(show.id)
             if view is None:
                 raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
-            return _live(view, self._broker.said(show.id))
+            return replace(_live(view, self._broker.seat_of(view.id)), why=self._broker.why(view))
 
         self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
 
@@ -81,7 +83,30 @@ class People:
         self._put(guest, number, lambda: self._store.page(page), answer, ask.limit)
 
     def _queues(self, guest: Guest, number: int, _: say.Queues) -> None:
-        guest.peer.answer(number, say.QueueList(queue_views(self._store)))
+        guest.peer.answer(number, say.QueueList(queue_views(self._store, self._broker.flow)))
+
+    def _pause(self, guest: Guest, number: int, pause: say.Pause) -> None:
+        def run() -> say.Switched:
+            known = {*self._store.counts(), *self._broker.settings.queues, *self._broker.flow.paused}
+            known.update(*(worker.queues for worker in self._broker.workers()))
+            changed = self._broker.pause(pause.queues, on=pause.on)
+            return say.Switched(changed, [queue for queue in pause.queues if queue not in known])
+
+        self._put(guest, number, run, lambda done: guest.peer.answer(number, done), len(pause.queues))
+
+    def _drain(self, guest: Guest, number: int, drain: say.Drain) -> None:
+        def run() -> tuple[say.Switched, list[Seat]]:
+            known = {name for worker in self._broker.workers() for name in (worker.name, worker.host)}
+            known.update(self._broker.flow.drained)
+            changed, seats = self._broker.drain(drain.names, on=drain.on)
+            return say.Switched(changed, [name for name in drain.names if name not in known]), seats
+
+        def answer(done: tuple[say.Switched, list[Seat]]) -> None:
+            switched, seats = done
+            guest.peer.answer(number, switched)
+            self._ordered(seats)
+
+        self._put(guest, number, run, answer, len(drain.names))
 
     def _workers(self, guest: Guest, number: int, _: say.Workers) -> None:
         guest.peer.answer(number, say.WorkerList(self._broker.workers()))
@@ -90,20 +115,28 @@ class People:
         self._put(guest, number, self._status, lambda view: guest.peer.answer(number, view))
 
 
-def _live(view: TaskView, said: bytes) -> TaskView:
-    """With what the running attempt has printed so far."""
-    if view.state is not State.LEASED or not said:
+def _live(view: TaskView, seat: Seat | None) -> TaskView:
+    """With what the running attempt has printed and told so far."""
+    if view.state is not State.LEASED or seat is None:
         return view
+    news = seat.news_of(view.id)
     *ended, running = view.attempts
-    return replace(view, attempts=[*ended, replace(running, output=said)])
+    attempts = [*ended, replace(running, output=bytes(news.output))]
+    partials, before = list(news.partials), news.partials_before
+    return replace(view, attempts=attempts, progress=news.progress, partials=partials, partials_before=before)
 
 
-def queue_views(store: Store) -> list[QueueView]:
-    """All queues and where their tasks stand."""
+def queue_views(store: Store, flow: Flow) -> list[QueueView]:
+    """All queues, where their tasks stand, and how they flow."""
     counts = store.counts()
     return [
-        QueueView(name, {state.word: tasks for state, tasks in sorted(states.items())})
-        for name, states in sorted(counts.items())
+        QueueView(
+            name,
+            {state.word: tasks for state, tasks in sorted(counts.get(name, {}).items())},
+            flow.paused.get(name, 0.0),
+            flow.limits(name).words(),
+        )
+        for name in sorted({*counts, *flow.paused})
     ]
 
 

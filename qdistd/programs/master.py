@@ -16,7 +16,7 @@ import msgspec
 
 from qdistd import lifecycle
 from qdistd.address import Address
-from qdistd.broker import Retention, Settings
+from qdistd.broker import QueueLimits, Retention, Settings
 from qdistd.broker.schedules import Schedule
 from qdistd.call import encode_call
 from qdistd.config import MasterConfig, ScheduleConfig, load_master, master_keys
@@ -91,6 +91,8 @@ def settings_of(config: MasterConfig) -> MasterSettings:
             payload=limits.payload,
             retention=_retention(config),
             policy=lifecycle.Policy(crashes=tasks.crashes, losses=tasks.losses),
+            queues={name: QueueLimits(**vars(queue)) for name, queue in config.queue.items()},
+            queued=limits.queued,
         ),
         compat=Compat(
             queue=config.compat.queue,
@@ -107,6 +109,8 @@ def settings_of(config: MasterConfig) -> MasterSettings:
         ),
         connections=limits.connections,
         store_name=config.store,
+        folder=_folder_of(config.store),
+        free=limits.free,
         schedules=tuple(_schedule(name, schedule) for name, schedule in config.schedule.items()),
     )
 
@@ -141,6 +145,11 @@ def _schedule(name: str, config: ScheduleConfig) -> Schedule:
 def _retention(config: MasterConfig) -> Retention:
     kept = config.retention
     return Retention(finished=kept.finished, failed=kept.failed, count=kept.count)
+
+
+def _folder_of(store: str) -> Path | None:
+    file = store.partition("://")[2]
+    return Path(file).parent if file.startswith("/") else None
 
 
 class MasterService:

@@ -139,6 +139,9 @@ class Page(msgspec.Struct, frozen=True):
 class Bonds(Protocol):
     """What ties tasks to each other."""
 
+    def blocked(self) -> int:
+        """How many tasks wait for others."""
+
     def dependents(self, task_id: bytes, limit: int, *, succeeded: bool) -> list[Dependent]:
         """Blocked tasks that this one concerns when it ends so, the oldest first."""
 
@@ -166,7 +169,7 @@ class Bonds(Protocol):
     def admit(self, queue: str, key: str, count: int) -> int:
         """Make up to `count` tasks ready that wait for a place of this key; how many there were."""
 
-    def keys(self) -> list[tuple[str, str]]:
+    def held_keys(self) -> list[tuple[str, str]]:
         """All (queue, concurrency key) pairs that tasks wait for."""
 
     def alike(self, unique_id: bytes, *, running: bool) -> tuple[bytes, State] | None:

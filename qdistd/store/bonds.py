@@ -50,9 +50,13 @@ class SqliteBonds:
             (seq,),
         )
 
+    def blocked(self) -> int:
+        """See `Bonds`."""
+        return self._tally.blocked
+
     def dependents(self, task_id: bytes, limit: int, *, succeeded: bool) -> list[Dependent]:
         """See `Bonds`."""
-        if not self._tally.in_state(State.BLOCKED):
+        if not self._tally.blocked:
             return []
         rows = self._db.execute(
             f"SELECT {_DEPENDENT} FROM depend JOIN task USING(seq) WHERE needs = ? AND met = 0 AND task.state = 7"
@@ -77,7 +81,7 @@ class SqliteBonds:
 
     def unmet(self) -> list[tuple[bytes, State]]:
         """See `Bonds`."""
-        if not self._tally.in_state(State.BLOCKED):
+        if not self._tally.blocked:
             return []
         rows = self._db.execute(
             "SELECT DISTINCT task.id, task.state FROM depend JOIN task ON task.id = needs"
@@ -118,9 +122,9 @@ class SqliteBonds:
             self._tally.shift(queue, State.BLOCKED, State.READY, 1, lane)
         return len(rows)
 
-    def keys(self) -> list[tuple[str, str]]:
+    def held_keys(self) -> list[tuple[str, str]]:
         """See `Bonds`."""
-        if not self._tally.in_state(State.BLOCKED):
+        if not self._tally.blocked:
             return []
         return self._db.execute("SELECT DISTINCT queue, ckey FROM task WHERE state = 7 AND blockers = 0").fetchall()
 

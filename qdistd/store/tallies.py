@@ -23,12 +23,15 @@ class Tally:
     def __init__(self) -> None:
         self.tasks: Counter[Kind] = Counter()
         self.lanes: dict[str, Counter[str]] = {}
+        self.blocked = 0
+        """Tasks of all queues that wait for others."""
         self.moved: set[Kind] = set()
         self.loose: dict[tuple[str, str], None] = {}
 
     def load(self, tasks: Iterable[tuple[str, int, int]], lanes: Iterable[tuple[str, str, int]]) -> None:
         """Begin anew with what the rows say: (queue, state, tasks), (queue, lane, tasks)."""
         self.tasks = Counter({(queue, State(state)): number for queue, state, number in tasks})
+        self.blocked = sum(number for (_, state), number in self.tasks.items() if state is State.BLOCKED)
         self.lanes = {}
         for queue, lane, number in lanes:
             self.lanes.setdefault(queue, Counter())[lane] = number
@@ -44,6 +47,8 @@ class Tally:
         """So many tasks more in a state (or, negative, less)."""
         self.tasks[queue, state] += number
         self.moved.add((queue, state))
+        if state is State.BLOCKED:
+            self.blocked += number
         if lane and state is State.READY:
             self._add_to_lane(queue, lane, number)
         if key and (state is State.BLOCKED if number > 0 else state in _HOLDING):
@@ -56,10 +61,6 @@ class Tally:
             del lanes[lane]
         if not lanes:
             del self.lanes[queue]
-
-    def in_state(self, state: State) -> bool:
-        """Whether any task of any queue is in it."""
-        return any(number and kind[1] is state for kind, number in self.tasks.items())
 
     def take_loose(self) -> list[tuple[str, str]]:
         """The pairs to look at, once."""

@@ -86,7 +86,7 @@ class MasterSource:
         except BaseException:
             link.abort("the greeting failed")
             raise
-        return MasterConversation(link, welcome, list(settings.queues), self._hands, self._ring)
+        return MasterConversation(link, welcome, settings, self._hands, self._ring)
 
     def _compare(self, address: Address, epoch: bytes) -> None:
         """Unavailable where the store of this master is of another time line than what we have in our hands."""
@@ -117,11 +117,15 @@ class MasterSource:
 class MasterConversation:
     """See `Conversation`."""
 
-    def __init__(self, link: Link, welcome: Welcome, queues: list[str], hands: Hands, ring: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, welcome: Welcome, settings: Settings, hands: Hands, ring: Callable[[], None]
+    ) -> None:
         self.closed = link.closed
         self._link = link
         self._welcome = welcome
-        self._queues = queues
+        self._queues = list(settings.queues)
+        self._fair = settings.fair
+        self._processes = settings.pool.processes
         self._hands = hands
         self._ring = ring
         self._calls: dict[asyncio.Future[Any], Callable[[Any], None]] = {}
@@ -209,9 +213,10 @@ class MasterConversation:
     def _lease(self) -> None:
         """Ask for tasks unless that has been asked. A parked lease is not made larger: what it missed is asked next."""
         wanted = min(self._hands.wanted(), LARGEST_BATCH)
+        idle = min(wanted, max(0, self._processes - self._hands.pool.running()))
         parked = self._parked
-        if parked is None or (parked.count > 0) != (wanted > 0):
-            self._parked = Lease(self._queues, wanted, LONGEST_POLL)
+        if parked is None or (parked.count > 0) != (wanted > 0) or (idle > 0 and not parked.idle):
+            self._parked = Lease(self._queues, wanted, LONGEST_POLL, idle, self._fair)
             self._ask(self._parked, partial(self._granted, self._parked))
 
     def _granted(self, lease: Lease, granted: Granted) -> None:

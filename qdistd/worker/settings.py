@@ -22,6 +22,8 @@ class Settings(msgspec.Struct, frozen=True):
     pool: PoolSettings
     pid: int = 0
     life: Life = Life()
+    fair: bool = False
+    """Whether the queues share this worker by their weights, instead of the first coming first."""
     labels: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
     plain_task: str = ""
@@ -40,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
             pool=_pool_settings(config, name),
             pid=os.getpid(),
             life=life,
+            fair=config.order == "fair",
             labels=config.labels,
             shares=tuple(config.share.values()),
             plain_task=config.compat.task if config.protocol == "queue" else "",
@@ -48,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def introduction(self) -> tuple[object, ...]:
         """What a master was told of us, or reached by: a change of it takes a new connection."""
-        return self.masters, self.key, self.queues, self.pool.processes
+        return self.masters, self.key, self.queues, self.fair, self.pool.processes
 
 
 def _pool_settings(config: WorkerConfig, name: str) -> PoolSettings:
