@@ -14,7 +14,8 @@ from qdistd import lifecycle
 from qdistd.broker.agenda import Agenda
 from qdistd.broker.flow import UNBOUNDED, Flow
 from qdistd.model import Failure, Result, State, id_text
-from qdistd.store import Dependent, Store
+from qdistd.store import Store
+from qdistd.store.ties import Dependent
 
 AT_ONCE = 1000
 """Tasks moved in one transaction for the sake of others: about 30 ms of work."""

@@ -12,8 +12,8 @@ from typing import Any
 from zlib import crc32
 
 from qdistd.model import Outcome, State
-from qdistd.store import Dependent
 from qdistd.store.tallies import Tally
+from qdistd.store.ties import Dependent
 
 Change = Callable[..., list[Any]]
 """Runs one statement that writes; the rows it returns."""
