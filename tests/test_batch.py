@@ -61,6 +61,7 @@ def test_when_one_task_is_refused_none_is_stored_and_the_block_names_it(q: qdist
     complaint = r"send its path.*\(task 2 of 3, 'echo'; none of them is stored\)"
     with pytest.raises(qdistd.TooLarge, match=complaint), q.batch() as batch:
         tasks = [batch.submit("square", 7), batch.submit("echo", bytes(2000)), batch.submit("square", 8)]
+    assert stored(q) == 0
     for task in tasks:
         assert isinstance(task.exception(PATIENCE), qdistd.TooLarge)
     q.flush()
@@ -91,6 +92,7 @@ def test_many_at_once_may_be_all_or_none(q: qdistd.Client) -> None:
     ]
     with pytest.raises(qdistd.TooLarge, match="task 2 of 2"):
         q.submit_many("echo", [(1,), (bytes(2000),)], atomic=True)
+    assert stored(q) == 2
 
 
 def test_a_batch_without_a_master_says_so_and_is_stored_once_when_there_is_one(office: Office) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.simulation.history import Ending, History, Run, anomalies
+from tests.simulation.history import Ending, Family, History, Run, anomalies
 
-A, B = b"a" * 16, b"b" * 16
+A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 
 
 def good() -> History:
@@ -18,6 +18,7 @@ def good() -> History:
     history.final[B] = Ending("succeeded", 2, b"B2", {1: "lost", 2: "succeeded"})
     history.read(A, "succeeded", 1, b"A1")
     history.read(B, "succeeded", 2, b"B2")
+    history.families.append(Family((A, B), {B: ()}, {B: "cancel"}))
     return history
 
 
@@ -71,6 +72,20 @@ def refuse(history: History) -> None:
     history.failures.append("no")
 
 
+def tear(history: History) -> None:
+    history.submitted.add(C)
+    history.families.append(Family((A, C), {}, {}))
+
+
+def begin_early(history: History) -> None:
+    history.families.append(Family((A, B), {A: (B,)}, {A: "cancel"}))
+
+
+def succeed_after_a_failure(history: History) -> None:
+    history.families.append(Family((A, B), {B: (A,)}, {B: "cancel"}))
+    history.final[A].state = "failed"
+
+
 def test_a_good_history_has_no_anomaly() -> None:
     assert anomalies(good()) == []
 
@@ -90,6 +105,9 @@ def test_a_good_history_has_no_anomaly() -> None:
         ("OVERLAP", overlap_without_a_cause),
         ("UNHEARD", never_tell),
         ("REFUSED", refuse),
+        ("TORN", tear),
+        ("EARLY", begin_early),
+        ("CARELESS", succeed_after_a_failure),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

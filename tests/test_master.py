@@ -10,7 +10,7 @@ from qdistd import protocol as say
 from qdistd.broker import Settings
 from qdistd.call import encode_failure
 from qdistd.errors import Malformed, NotAllowed, NotFound, Refused, Unavailable
-from qdistd.model import Failure, Held, Outcome, Said, Settlement, State
+from qdistd.model import Failure, Held, Outcome, Progress, Said, Settlement, State
 from qdistd.wire.link import Link
 from tests.serving import SUBMIT, WORK, new_id, run, serving, settled, task
 
@@ -326,6 +326,28 @@ def test_what_a_task_prints_is_shown_while_it_runs_and_kept_when_its_worker_is_l
             await worker.call(say.Bye())
             view = await client.call(say.Show(new.id))
             assert [(attempt.outcome, attempt.output) for attempt in view.attempts] == [("released", b"one\ntwo\n")]
+
+    run(scenario)
+
+
+def test_what_a_task_tells_with_its_end_is_there_for_who_looks_a_moment_later(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as served:
+            client, worker = await served.link(), await served.worker()
+            new = task(7, retries=1, backoff=0.0)
+            await client.call(say.Submit([new]))
+            (grant,) = await lease(worker)
+            await worker.call(say.Report(said=[Said(grant.id, 1, b"words", Progress(1, 2), [b"a"])]))
+            done = Settlement(grant.id, 1, Outcome.FAILED, FAILURE, output=b"words")
+            await worker.call(say.Report([done], [Said(grant.id, 1, b"", Progress(2, 2), [b"b"])]))
+            view = await client.call(say.Show(new.id))
+            assert (view.progress, view.partials, view.partials_before) == (Progress(2, 2), [b"a", b"b"], 0)
+            assert [attempt.output for attempt in view.attempts] == [b"words"]
+            (grant,) = await lease(worker)
+            view = await client.call(say.Show(new.id))
+            assert (view.attempt, view.progress, view.partials) == (2, None, [])
+            await worker.call(say.Report([Settlement(grant.id, 2, Outcome.SUCCEEDED, b"v")]))
+            assert (await client.call(say.Show(new.id))).partials == []
 
     run(scenario)
 

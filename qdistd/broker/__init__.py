@@ -2,9 +2,10 @@
 
 from qdistd.broker.broker import Broker
 from qdistd.broker.flow import Flow, QueueLimits
+from qdistd.broker.late import Live
 from qdistd.broker.ledger import Settings
 from qdistd.broker.news import News
 from qdistd.broker.retention import Retention
 from qdistd.broker.seats import Seat
 
-__all__ = ["Broker", "Flow", "News", "QueueLimits", "Retention", "Seat", "Settings"]
+__all__ = ["Broker", "Flow", "Live", "News", "QueueLimits", "Retention", "Seat", "Settings"]

@@ -11,6 +11,7 @@ import msgspec
 
 from qdistd.broker.flow import UNBOUNDED
 from qdistd.broker.kin import AT_ONCE
+from qdistd.broker.late import Live
 from qdistd.broker.ledger import Ledger
 from qdistd.broker.seats import Seat
 from qdistd.model import Claim, Failure, Grant, Held, Next, Outcome, Said, Settlement, State
@@ -173,6 +174,13 @@ class Leases(Ledger):
     def hear(self, seat: Seat, news: Iterable[Said]) -> None:
         """What the tasks of this worker have printed. Kept in memory: who restarts has it from their settlement."""
         seat.hear(news)
+
+    def live(self, task_id: bytes, attempt: int) -> Live | None:
+        """What an attempt has told of itself: the one that runs, or one that ran a moment ago."""
+        seat = self.seat_of(task_id)
+        if seat is not None:
+            return seat.news_of(task_id)
+        return next(filter(None, (seat.late.of(task_id, attempt) for seat in self._seats)), None)
 
     def seat_of(self, task_id: bytes) -> Seat | None:
         """Who runs this task."""

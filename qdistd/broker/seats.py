@@ -7,41 +7,15 @@ Deadlines are the master's monotonic seconds and are never stored: after a resta
 `lease` is what its worker was told in the `Welcome`: a reload takes none from those who have heard of a longer one.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 
-from qdistd.model import MOST_OUTPUT, Claim, Outcome, Progress, Said
+from qdistd.broker.late import Late, Live
+from qdistd.model import Claim, Outcome, Said
 from qdistd.store import WorkerRow
 from qdistd.views import WorkerView
 
-MOST_PARTIALS = 1000
-MOST_PARTIAL_BYTES = 1024 * 1024
-"""Partial results of one running task that are kept, and their bytes: whoever looks on is there while it runs."""
-
 FORGET_AFTER = 3600.0
 """Seconds a worker that went away stays in `qdist workers`."""
-
-
-class Live:
-    """What a running task has printed (its end), and told of itself (the latest of it)."""
-
-    def __init__(self) -> None:
-        self.output = bytearray()
-        self.progress: Progress | None = None
-        self.partials: deque[bytes] = deque()
-        self.partials_before = 0
-        self._size = 0
-
-    def hear(self, said: Said) -> None:
-        """There is more of it."""
-        self.output += said.output
-        del self.output[:-MOST_OUTPUT]
-        self.progress = said.progress or self.progress
-        self.partials += said.partials
-        self._size += sum(map(len, said.partials))
-        while self.partials and (self._size > MOST_PARTIAL_BYTES or len(self.partials) > MOST_PARTIALS):
-            self._size -= len(self.partials.popleft())
-            self.partials_before += 1
 
 
 class Seat:
@@ -56,6 +30,7 @@ class Seat:
         self.claims: dict[bytes, Claim] = {}
         self.said: dict[bytes, Live] = {}
         """What is known of running tasks, as far as it was told."""
+        self.late = Late()
         self.connected = False
         self.gone = False
         self.stale: set[tuple[bytes, int]] = set()
@@ -80,15 +55,18 @@ class Seat:
                 continue
             self.said.setdefault(said.id, Live()).hear(said)
 
-    def news_of(self, task_id: bytes) -> "Live":
+    def news_of(self, task_id: bytes) -> Live:
         """What is known of a running task."""
         return self.said.get(task_id) or Live()
 
     def let_go(self, task_id: bytes) -> bytes:
         """It has this task no more: what that has printed."""
-        self.claims.pop(task_id, None)
+        claim = self.claims.pop(task_id, None)
         live = self.said.pop(task_id, None)
-        return bytes(live.output) if live else b""
+        output = bytes(live.output) if live else b""
+        if claim and live and live.told:
+            self.late.keep(task_id, claim.attempt, live)
+        return output
 
     @property
     def end_of_lease(self) -> tuple[Outcome, str]:

@@ -10,7 +10,7 @@ succeeded: …
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -38,19 +38,20 @@ class Follower:
 
     def tell(self, task: TaskView) -> None:
         """Say what is new."""
-        for attempt in task.attempts:
-            if attempt.outcome != "running" and attempt.number not in self._ended:
-                self._tell_end(attempt)
+        self._tell_ends(task.attempts[: max(0, task.attempt - 1)])
         self._tell_progress(task)
         self._tell_partials(task)
+        self._tell_ends(task.attempts)
         self._tell_state(task)
         sys.stdout.flush()
 
-    def _tell_end(self, attempt: AttemptView) -> None:
-        self._ended.add(attempt.number)
-        self._partials = 0
-        if attempt.failure:
-            click.echo(f"attempt {attempt.number} {attempt.outcome}: {long(attempt.failure)}")
+    def _tell_ends(self, attempts: Sequence[AttemptView]) -> None:
+        for attempt in attempts:
+            if attempt.outcome == "running" or attempt.number in self._ended:
+                continue
+            self._ended.add(attempt.number)
+            if attempt.failure:
+                click.echo(f"attempt {attempt.number} {attempt.outcome}: {long(attempt.failure)}")
 
     def _tell_progress(self, task: TaskView) -> None:
         if task.progress == self._progress:
@@ -60,7 +61,12 @@ class Follower:
             click.echo(f"progress: {bar(task.progress)}")
 
     def _tell_partials(self, task: TaskView) -> None:
-        """Say those that were not said: the master has the latest ones, and how many there were before."""
+        """Say those that were not said: the master has the latest ones, and how many there were before.
+
+        It has those of an attempt that has ended for a moment longer.
+        """
+        if task.attempt != self._attempt:
+            self._attempt, self._partials = task.attempt, 0
         first = task.partials_before + 1
         for number, value in enumerate(task.partials, first):
             if number > self._partials:

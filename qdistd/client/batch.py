@@ -83,10 +83,17 @@ class Load:
     def send(self) -> None:
         """Submit it all. Raises the refusal, or Unavailable or TimeoutError where nobody knows yet."""
         self.open = False
-        if self._entries:
-            self._parcel = Parcel(self._entries)
-            self._background.hand_over(self._parcel)
-            self.flush(None)
+        if not self._entries:
+            return
+        parcel = Parcel(self._entries)
+        try:
+            self._background.check_may_wait()
+            self._background.hand_over(parcel)
+            self._parcel = parcel
+        finally:
+            if self._parcel is None:
+                self.drop()
+        self.flush(None)
 
     def flush(self, timeout: float | None) -> None:
         """Wait for the master's answer, and raise it where it is a refusal."""
@@ -102,7 +109,7 @@ class Load:
         """Forget it all: nothing was sent, and nothing will be."""
         self.open = False
         for entry in self._entries:
-            entry.failed(Refused("this task was never submitted: the block of its batch ended with an exception"))
+            entry.failed(Refused("this task was never submitted: an exception has ended its batch"))
 
     def check_sent(self) -> None:
         """Refused while nothing has been sent."""

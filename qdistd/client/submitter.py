@@ -157,8 +157,9 @@ class Submitter:
 
         `calls`: made by `qdistd.bind`, or by `bind` of a task, up to 1000. `then`: one more call, which gets the list
         of their results as its first argument; `if_failed` of its options says what happens when one has none
-        ("cancel"; with "run" it finds None in its place). Raises as `batch`.
+        ("cancel"; with "run" it finds None in its place). Raises as `batch`; within a batch it is submitted with that.
         """
+        _check_many(self._options.key)
         with self._transaction() as batch:
             handles = tuple(batch.call(call) for call in calls)
             last = None if then is None else batch.call_after(handles, then, "list")
@@ -168,8 +169,10 @@ class Submitter:
         """Submit calls together, all or none, each to be run with the result of the one before as its first argument.
 
         The handle of the last one; its `parents` lead back to the first. When one fails the following ones are
-        cancelled; `if_failed` of their options can say otherwise. Raises as `batch`.
+        cancelled; `if_failed` of their options can say otherwise. Raises as `batch`; within a batch it is submitted
+        with that.
         """
+        _check_many(self._options.key)
         if not calls:
             raise Refused("a chain of nothing: expected one call or more, made by qdistd.bind")
         with self._transaction() as batch:
@@ -215,8 +218,7 @@ class Submitter:
 
     def _resolve_for_many(self, task: str | Callable[..., Any]) -> tuple[str, Options]:
         name, chosen = self._resolve(task)
-        if chosen.key:
-            raise Refused(f"key: {chosen.key!r} stands for one task; submit these one by one, each with its own")
+        _check_many(chosen.key)
         return name, chosen
 
 
@@ -277,6 +279,11 @@ class Batch(Submitter):
 
     def _transaction(self) -> "AbstractContextManager[Batch]":
         return nullcontext(self)
+
+
+def _check_many(key: str) -> None:
+    if key:
+        raise Refused(f"key: {key!r} stands for one task; submit these one by one, each with its own")
 
 
 def _completed(task: Task, chosen: Options) -> Task:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from qdistd import protocol as say
-from qdistd.broker import Broker, Flow, Seat
+from qdistd.broker import Broker, Flow, Live, Seat
 from qdistd.errors import NotFound
 from qdistd.master.guest import Guest
 from qdistd.model import State, id_text
@@ -70,7 +70,7 @@ class People:
             view = self._store.view(show.id)
             if view is None:
                 raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
-            return replace(_live(view, self._broker.seat_of(view.id)), why=self._broker.why(view))
+            return replace(_live(view, self._broker.live(view.id, view.attempt)), why=self._broker.why(view))
 
         self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
 
@@ -115,15 +115,15 @@ class People:
         self._put(guest, number, self._status, lambda view: guest.peer.answer(number, view))
 
 
-def _live(view: TaskView, seat: Seat | None) -> TaskView:
-    """With what the running attempt has printed and told so far."""
-    if view.state is not State.LEASED or seat is None:
+def _live(view: TaskView, live: Live | None) -> TaskView:
+    """With what the latest attempt has told of itself, and, while it runs, has printed so far."""
+    if live is None:
         return view
-    news = seat.news_of(view.id)
-    *ended, running = view.attempts
-    attempts = [*ended, replace(running, output=bytes(news.output))]
-    partials, before = list(news.partials), news.partials_before
-    return replace(view, attempts=attempts, progress=news.progress, partials=partials, partials_before=before)
+    attempts = view.attempts
+    if view.state is State.LEASED:
+        attempts = [*attempts[:-1], replace(attempts[-1], output=bytes(live.output))]
+    partials, before = list(live.partials), live.partials_before
+    return replace(view, attempts=attempts, progress=live.progress, partials=partials, partials_before=before)
 
 
 def queue_views(store: Store, flow: Flow) -> list[QueueView]:

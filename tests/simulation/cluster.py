@@ -8,14 +8,14 @@ import asyncio
 import logging
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qdistd.address import Address
 from qdistd.broker import Settings as BrokerSettings
-from qdistd.client.outbox import Entry
+from qdistd.client.outbox import Entry, Parcel
 from qdistd.client.session import Session
 from qdistd.errors import QdistError
 from qdistd.master import Host, Master, MasterSettings
@@ -27,7 +27,7 @@ from qdistd.wire.keyring import Key, Keyring
 from qdistd.worker.settings import Settings as WorkerSettings
 from qdistd.worker.spool import Spool
 from qdistd.worker.worker import Worker
-from tests.simulation.history import Ending, History, anomalies
+from tests.simulation.history import Ending, Family, History, anomalies
 from tests.simulation.net import Net
 from tests.simulation.pool import SimPool
 from tests.simulation.world import Process, World
@@ -60,6 +60,8 @@ class Plan:
     kinds: tuple[str, ...] = ("master", "worker", "client", "partition", "one-way", "reset", "jump", "freeze")
     longest_cut: float = 2 * LEASE
     """Virtual seconds a partition or a freeze lasts at most."""
+    families: float = 0.2
+    """The share of submits that are four tasks at once, some of which come after others."""
     troubled: bool = True
     """Whether some tasks fail, crash their child, or take longer than a lease."""
 
@@ -197,13 +199,33 @@ class Cluster:
         process.start(main())
 
     def _submit(self, name: str, session: Session) -> None:
-        payload, options = self._work()
-        task = Task(session.new_id(), "work", payload, **options)
+        if self.world.rng.random() < self.plan.families:
+            session.outbox.waiting.append(Parcel([*self._family(name, session)]))
+        else:
+            payload, options = self._work()
+            session.outbox.waiting.append(self._sent(name, Task(session.new_id(), "work", payload, **options)))
+        session.pump()
+
+    def _family(self, name: str, session: Session) -> Iterator[Sent]:
+        """Two tasks, one after both, and one after that which does not care how it ends."""
+        first, second, third, last = (session.new_id() for _ in range(4))
+        after = {third: (first, second), last: (third,)}
+        self.history.families.append(
+            Family((first, second, third, last), after, {third: "cancel", last: "run"}),
+        )
+        for task_id in (first, second, third, last):
+            payload, options = self._work()
+            if task_id == first and self.plan.troubled and self.world.rng.random() < 0.3:
+                payload = payload.replace(b"f0", b"f9")
+            if_failed = "run" if task_id == last else "cancel"
+            task = Task(task_id, "work", payload, **options, after=after.get(task_id, ()), if_failed=if_failed)  # type: ignore[arg-type] # a word of two
+            yield self._sent(name, task)
+
+    def _sent(self, name: str, task: Task) -> Sent:
         self.history.submitted.add(task.id)
         self.history.waiting.add(task.id)
         self._mine[name].add(task.id)
-        session.outbox.waiting.append(Sent(self.history, task))
-        session.pump()
+        return Sent(self.history, task)
 
     def _work(self) -> tuple[bytes, dict[str, Any]]:
         rng = self.world.rng

@@ -21,6 +21,15 @@ class Run:
     value: bytes = b""
 
 
+@dataclass(frozen=True)
+class Family:
+    """Tasks that were submitted together, all or none. `after`: task → those it comes after; `failing`: `if_failed`."""
+
+    tasks: tuple[bytes, ...]
+    after: dict[bytes, tuple[bytes, ...]]
+    failing: dict[bytes, str]
+
+
 @dataclass
 class Ending:
     """What the master says of a task at the very end: final state, value, and its attempts (number → outcome)."""
@@ -44,6 +53,7 @@ class History:
     failures: list[str] = field(default_factory=list)
     """What clients were told of tasks that the master should have taken."""
     final: dict[bytes, Ending] = field(default_factory=dict)
+    families: list[Family] = field(default_factory=list)
 
     def read(self, task: bytes, state: str, attempt: int, value: bytes) -> None:
         """A client was told the result of a task."""
@@ -64,7 +74,34 @@ def anomalies(history: History) -> list[str]:
     found += [f"REFUSED {failure}" for failure in history.failures]
     for task, ending in history.final.items():
         found += [f"{kind} {task.hex()}: {what}" for kind, what in _task_anomalies(history, task, ending)]
+    for family in history.families:
+        found += _family_anomalies(history, family)
     return found
+
+
+def _family_anomalies(history: History, family: Family) -> list[str]:
+    there = [task for task in family.tasks if task in history.final]
+    if not there:
+        return []
+    if len(there) < len(family.tasks):
+        return [f"TORN {there[0].hex()} is there, and not all that was submitted with it"]
+    found: list[str] = []
+    for task, needs in family.after.items():
+        failed = [need for need in needs if history.final[need].state != "succeeded"]
+        if failed and family.failing[task] == "cancel" and history.final[task].state != "cancelled":
+            found.append(f"CARELESS {task.hex()} is {history.final[task].state}, and {failed[0].hex()} has failed")
+        ready = max((_over(history, need) for need in needs), default=0.0)
+        began = min((run.began for run in history.runs[task]), default=ready)
+        if began < ready:
+            found.append(f"EARLY {task.hex()} began at {began}, what it comes after ended at {ready}")
+    return found
+
+
+def _over(history: History, task: bytes) -> float:
+    """When the attempt that counts had ended, as far as somebody saw that."""
+    ending = history.final[task]
+    ends = [run.ended for run in history.runs[task] if run.attempt == ending.attempt]
+    return next((end for end in ends if end is not None and ending.state == "succeeded"), 0.0)
 
 
 def _task_anomalies(history: History, task: bytes, ending: Ending) -> list[tuple[str, str]]:
