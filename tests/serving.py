@@ -51,7 +51,9 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *, rng: random.Random | None = None, **settings: Any) -> AsyncIterator[Served]:
+async def serving(
+    folder: Path, *, rng: random.Random | None = None, wall: Callable[[], float] = time.time, **settings: Any
+) -> AsyncIterator[Served]:
     """A master with its store in `folder`; opened again there it goes on where it was."""
     loop = asyncio.get_running_loop()
     commits = DiskCommits(loop)
@@ -64,7 +66,7 @@ async def serving(folder: Path, *, rng: random.Random | None = None, **settings:
         network=AsyncioNetwork(),
         loop=loop,
         commits=commits,
-        wall=time.time,
+        wall=wall,
         rng=rng or random.SystemRandom(),
         host=Host("test", "here", 1),
         broken=broken.append,

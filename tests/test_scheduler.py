@@ -4,15 +4,20 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 from audit import every_task
 from cluster import Cluster
 from conftest import NewCluster
 from patience import until
+from serving import run, serving
 from shell import Shell
 
 from qdistd import Client
-from qdistd.model import id_text
+from qdistd import protocol as say
+from qdistd.broker.schedules import Schedule
+from qdistd.calendar import parse
+from qdistd.model import State, Task, id_text
 from qdistd.views import TaskView
 
 EVERY_SECOND = {"calendar": "*:*:*", "task": "square", "arguments": [7]}
@@ -76,6 +81,27 @@ def test_what_was_due_while_the_master_was_down_is_made_up_for_once_if_it_is_per
     assert re.search(r"schedule passed: what was due since \S+ was missed; it is passed over", cluster.master.log)
 
 
+def test_whichever_way_the_clock_of_a_running_master_is_set_each_second_is_one_task(tmp_path: Path) -> None:
+    ahead = 0.0
+    every_second = Schedule("tick", parse("*:*:*"), UTC, "*:*:*", Task(bytes(16), "square", b""))
+
+    async def scenario() -> None:
+        nonlocal ahead
+        async with serving(tmp_path, wall=lambda: time.time() + ahead, schedules=(every_second,)) as served:
+            worker, came = await served.worker(), 0
+            for step, wanted in ((0.0, 1), (200.0, 200), (-1.7, 202), (200.5, 400), (-0.4, 401)):
+                ahead += step
+                while came < wanted:
+                    came += len((await worker.call(say.Lease(["default"], 1000, 20.0))).grants)
+                await worker.call(say.Report())
+            views = (await (await served.link()).call(say.List(limit=1000))).tasks
+            due = sorted(datetime.fromisoformat(view.key.removeprefix("schedule:tick:")) for view in views)
+            assert len(due) >= 400
+            assert {later - earlier for earlier, later in pairwise(due)} == {timedelta(seconds=1)}
+
+    run(scenario)
+
+
 def test_a_reload_applies_at_once_what_the_file_says_of_schedules(new_cluster: NewCluster) -> None:
     cluster = new_cluster(workers=0)
     shell = Shell(cluster)
@@ -116,3 +142,15 @@ def test_what_is_due_next_and_what_became_of_the_last_is_listed(new_cluster: New
 def tick(shell: Shell) -> dict[str, str]:
     found: dict[str, str] = shell("schedules", "--json").things[0]
     return found
+
+
+def test_a_schedule_that_must_not_overlap_waits_for_its_last_task(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(workers=0, master={"schedule": {"tick": {**EVERY_SECOND, "overlap": False}}})
+    shell = Shell(cluster)
+    has(cluster, "tick", 1)
+    first = tick(shell)
+    until(lambda: tick(shell)["last"] > first["last"], "the next time")
+    again = tick(shell)
+    assert (again["last_id"], again["last_state"]) == (first["last_id"], State.READY.word)
+    with cluster.client() as q:
+        assert len(occasions(q, "tick")) == 1

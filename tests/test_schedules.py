@@ -270,7 +270,7 @@ def test_what_comes_again_after_a_clock_that_was_wrong_is_the_same_task(tower: T
     assert len([key for key in tower.stored if key == minutes(2)[0]]) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), persistent=st.booleans())
 def test_whatever_the_clocks_do_and_whatever_is_rolled_back_each_occasion_is_given_once(
     seed: int, persistent: bool, tmp_path_factory: pytest.TempPathFactory

@@ -142,8 +142,9 @@ class Schedules:
         for name in rows.keys() - {schedule.name for schedule in self._schedules}:
             self._store.timetable.forget(name)
         for schedule in self._schedules:
-            row = rows.get(schedule.name) or ScheduleRow(schedule.name, "", now)
-            if row.rule != schedule.rule:
+            row = rows.get(schedule.name)
+            if row is None or row.rule != schedule.rule:
+                row = row or ScheduleRow(schedule.name, schedule.rule, now)
                 self._store.timetable.put(replace(row, rule=schedule.rule, upto=now))
 
     def _serve(self, schedule: Schedule, row: ScheduleRow, now: float, room: int) -> tuple[float, int]:
