@@ -97,13 +97,14 @@ class Load:
 
     def flush(self, timeout: float | None) -> None:
         """Wait for the master's answer, and raise it where it is a refusal."""
-        if self._parcel is None:
+        parcel, session = self._parcel, self._background.session
+        if parcel is None:
             return
-        if self._background.session.broken is None:
-            self._background.call(self._background.session.stored, timeout)
-        if self._parcel.error is not None:
-            self._parcel.seen = True
-            raise again(self._parcel.error)
+        if session.broken is None:
+            self._background.call(lambda: session.stored(parcel), timeout)
+        if parcel.error is not None:
+            parcel.seen = True
+            raise again(parcel.error)
 
     def drop(self) -> None:
         """Forget it all: nothing was sent, and nothing will be."""

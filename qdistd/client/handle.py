@@ -171,8 +171,9 @@ class Handle(Entry, Generic[R]):
 
         Waits for that. Unavailable or TimeoutError when it takes too long.
         """
+        session = self._background.session
         if self.task is not None and self.task.unique:
-            self._background.call(self._background.session.stored)
+            self._background.call(lambda: session.stored(self))
         return self.task_id
 
     def _show(self) -> TaskView:

@@ -69,9 +69,12 @@ class Parcel(Entry):
 
 
 class Batch:
-    """The tasks of one request. `parcel`: where it is one, and so all of them or none. `until`: when patience ends."""
+    """The tasks of one request. `parcel`: where it is one, and so all of them or none.
 
-    __slots__ = ("_done", "entries", "parcel", "size", "tasks", "until", "watch")
+    `tries`: how often an overloaded master was asked again; `until`: loop time when that ends.
+    """
+
+    __slots__ = ("_done", "entries", "parcel", "size", "tasks", "tries", "until", "watch")
 
     def __init__(self, watch: bool, parcel: Parcel | None = None) -> None:
         self.entries: list[Entry] = []
@@ -79,6 +82,7 @@ class Batch:
         self.size = 0
         self.watch = watch
         self.parcel = parcel
+        self.tries = 0
         self.until: float | None = None
         self._done: asyncio.Future[None] | None = None
 
@@ -87,6 +91,10 @@ class Batch:
         self.entries = list(entries)
         self.tasks = [entry.task for entry in self.entries if entry.task is not None]
         self.size = sum(len(task.payload) for task in self.tasks)
+
+    def has(self, entry: Entry) -> bool:
+        """Whether it carries this entry, or is this parcel."""
+        return entry is self.parcel or entry in self.entries
 
     def done(self) -> asyncio.Future[None]:
         """Ready once the master has answered, whatever it said."""

@@ -7,8 +7,8 @@
 Several requests are on the wire at a time. The first two go out at once; while they are under way tasks gather, and
 whatever has gathered goes with the next answer, or as soon as it is worth a request of its own: a lone task is not
 kept waiting, and a stream of them travels in batches. When the link breaks everything unacknowledged is sent again,
-everything unfinished is asked for again. What an overloaded master refuses goes out again after the pause that it
-names, for those who are patient.
+everything unfinished is asked for again. What an overloaded master refuses goes out again after a pause, for those who
+are patient.
 
 No threads, no clock, no socket of its own: the simulation runs this very class. Everything but `outbox.waiting` and
 `hungry` belongs to the event loop.
@@ -48,12 +48,13 @@ Unstored = tuple[Entry, QdistError]
 GOODBYE = 1.0
 """Seconds for an orderly end of the connection."""
 
-SPREAD = 1.5
-"""The pause before a submit is repeated is drawn between what the master asked for and this many times that: clients
-that were turned away together shall not come back together."""
+FIRST_REST = 0.1
+"""Seconds before a submit that found no room is repeated. The pause doubles up to what the master has asked for: it
+guesses at the long run, and a queue of short tasks has room again within moments."""
 
-SHORTEST_REST = 0.05
-"""Seconds of that pause at least, whatever the master said."""
+SPREAD = 1.5
+"""The pause is drawn between that and this many times that: clients that were turned away together shall not come
+back together."""
 
 
 class Session:
@@ -237,7 +238,8 @@ class Session:
         left = batch.until - loop.time()
         if not busy or left <= 0 or (batch.parcel is not None and len(busy) < len(refused)):
             return []
-        pause = max(SHORTEST_REST, *busy.values()) * self._rng.uniform(1, SPREAD)
+        pause = min(FIRST_REST * 2**batch.tries, max(*busy.values(), FIRST_REST)) * self._rng.uniform(1, SPREAD)
+        batch.tries += 1
         loop.call_later(min(pause, left), self._resume, batch)
         return list(busy) if batch.parcel is None else batch.entries
 
@@ -256,11 +258,12 @@ class Session:
                 self._watchlist.remove(entry)
                 self.refusals.add(entry, error)
 
-    async def stored(self) -> None:
-        """Return when the master has answered for everything appended before."""
+    async def stored(self, entry: Entry | None = None) -> None:
+        """Return when the master has answered for everything appended before; or for one entry alone."""
         self._cut(1)
         self._send()
-        waiting = [batch.done() for batch in self.outbox.unanswered()]
+        batches = self.outbox.unanswered()
+        waiting = [batch.done() for batch in batches if entry is None or batch.has(entry)]
         if waiting:
             await asyncio.wait(waiting)
 
@@ -324,7 +327,7 @@ class Session:
     async def ask_about(self, entry: Entry, question: Callable[[bytes], Any]) -> Any:
         """As `ask`, once the master has the task. `question` makes it of the id, which is certain only then."""
         if entry.task is not None:
-            await self.stored()
+            await self.stored(entry)
         return await self.ask(question(entry.task_id))
 
     async def greeted(self) -> Welcome:
