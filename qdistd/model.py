@@ -177,6 +177,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True):
     inputs: tuple[bytes, ...] = ()
     """The values of the tasks it comes after, in their order; empty where one has none."""
     take: str = ""
+    requires: tuple[str, ...] = ()
+    """The labels that it was granted for."""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):

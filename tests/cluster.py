@@ -20,7 +20,9 @@ import qdistd
 
 ROLES = ("admin", "work", "submit")
 
-Tables = Mapping[str, Mapping[str, Any]]
+Table = Mapping[str, Any]
+Tables = Mapping[str, Table | list[Table]]
+"""What a TOML file has: tables, and lists of tables as [[share]]."""
 
 
 class Cluster:
@@ -59,7 +61,7 @@ class Cluster:
         }
         write_toml(self.folder / "master.toml", common, self._master_tables, tables)
 
-    def configure_worker(self, name: str, **tables: Mapping[str, Any]) -> Path:
+    def configure_worker(self, name: str, **tables: Table | list[Table]) -> Path:
         """Write `NAME.toml` anew, with these tables over those that every worker of this cluster has."""
         common = {
             "worker": {
@@ -73,7 +75,7 @@ class Cluster:
         write_toml(file, common, self._worker_tables, tables)
         return file
 
-    def add_worker(self, name: str, **tables: Mapping[str, Any]) -> Daemon:
+    def add_worker(self, name: str, **tables: Table | list[Table]) -> Daemon:
         """One more worker, not yet started."""
         file = self.configure_worker(name, **tables)
         worker = Daemon(name, self._command("worker", "-c", str(file), "--instance", name), self.folder)
@@ -113,9 +115,12 @@ def make_key(path: Path) -> Path:
 
 
 def write_toml(path: Path, *layers: Tables) -> None:
-    """Write tables; a key of a later layer replaces that of an earlier one."""
-    merged: dict[str, dict[str, Any]] = {}
+    """Write tables; a key of a later layer replaces that of an earlier one, and so does a list of tables."""
+    merged: dict[str, Any] = {}
     for layer in layers:
         for table, keys in layer.items():
-            merged.setdefault(table, {}).update(keys)
+            if isinstance(keys, list):
+                merged[table] = keys
+            else:
+                merged.setdefault(table, {}).update(keys)
     path.write_text(tomli_w.dumps(merged))

@@ -57,6 +57,7 @@ class Master:
         self.hellos: list[say.Hello] = []
         self.leases: list[say.Lease] = []
         self.reports: list[say.Report] = []
+        self.relabels: list[say.Relabel] = []
         self.byes = 0
         self.settled: list[Settlement] = []
         self.stale: set[bytes] = set()
@@ -174,6 +175,10 @@ class Master:
         self.settled += report.settled
         stale = [item.id for item in report.settled if item.id in self.stale]
         peer.answer(number, say.Reported(stale, self._take_orders()))
+
+    def _labels(self, peer: Peer, number: int, relabel: say.Relabel) -> None:
+        self.relabels.append(relabel)
+        peer.answer(number, say.Reported([], self._take_orders()))
 
     def _bye(self, peer: Peer, number: int, bye: say.Bye) -> None:
         self.byes += 1

@@ -77,7 +77,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     tasks = {"tasks": ["qdistd.tasks", "mytasks", "math"], "path": [str(folder)]}
     mail_server = AnyPort(Sink(), hostname="127.0.0.1", port=0)
     mail_server.start()
-    cluster = Cluster(folder, workers=2, worker={"worker": tasks})
+    cluster = Cluster(folder, workers=2, worker={"worker": tasks, "share": [{"name": "logs", "path": str(folder)}]})
     yield Stage(folder, cluster.start(), mail_server.port)
     cluster.close()
     mail_server.stop()

@@ -123,6 +123,7 @@ class Leases(Ledger):
         return Grant(
             *(claim.id, claim.attempt, claim.name, one.payload, claim.queue, one.timeout),
             *(one.soft_timeout, one.priority, inputs, one.take),
+            requires=tuple(claim.requires.split("\n")) if claim.requires else (),
         )
 
     def report(self, seat: Seat, settled: Sequence[Settlement]) -> list[bytes]:

@@ -4,6 +4,7 @@ import msgspec
 
 from qdistd.model import Settlement
 from qdistd.pool import PoolEstate
+from qdistd.worker.shares import WatchEstate
 
 
 class WorkerEstate(msgspec.Struct):
@@ -18,3 +19,5 @@ class WorkerEstate(msgspec.Struct):
     """Whether the master wants it to take no tasks."""
     epoch: bytes = b""
     """In which the pool's tasks were leased."""
+    shares: list[WatchEstate] = []
+    """What is known of its shares, and the processes that look at them."""

@@ -1,6 +1,7 @@
 """What a worker has in its hands: tasks in its pool, and results on their way out.
 
     Grant ──take──> pool ──settled──> outbox
+      └─ needs what we lack just now ──> aside ──> runs once we have it, or goes back
     Orders ──obey──> cancel: told to the pool
                      drain:  no new tasks, and what no child has begun goes back
 
@@ -9,7 +10,7 @@ A drain, by order or because the worker stops, lets go of what has not begun and
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from qdistd.call import encode_failure
 from qdistd.model import Failure, Grant, Held, Outcome, Said, Settlement
@@ -72,10 +73,24 @@ class MakePool(Protocol):
     ) -> Pool: ...
 
 
-class Hands:
-    """`ring` is called when there may be something to say to a master."""
+class Aside(NamedTuple):
+    """A task that needs what we lack just now, and since when it waits for that."""
 
-    def __init__(self, make_pool: MakePool, settings: PoolSettings, outbox: Outbox, ring: Callable[[], None]) -> None:
+    grant: Grant
+    since: float
+
+
+class Hands:
+    """`ring` is called when there may be something to say to a master. `lacks`: whether a task needs what we lack."""
+
+    def __init__(
+        self,
+        make_pool: MakePool,
+        settings: PoolSettings,
+        outbox: Outbox,
+        ring: Callable[[], None],
+        lacks: Callable[[Grant], bool],
+    ) -> None:
         self.pool = make_pool(settings, done=self._settled, room=ring)
         self.outbox = outbox
         self.stopping = False
@@ -84,6 +99,8 @@ class Hands:
         self.disowned: set[tuple[bytes, int]] = set()
         """(id, attempt) in the pool whose end nobody shall hear of."""
         self._ring = ring
+        self._lacks = lacks
+        self._aside: list[Aside] = []
         self._tidy_at = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -94,45 +111,92 @@ class Hands:
 
     def wanted(self) -> int:
         """How many new tasks are welcome now."""
-        return self.pool.room() if self.open else 0
+        return max(0, self.pool.room() - len(self._aside)) if self.open else 0
+
+    def queued(self) -> int:
+        """How many tasks are here that do not run."""
+        return len(self.pool.held()) + len(self._aside) - self.pool.running()
 
     def held(self) -> list[Held]:
         """Everything whose end some master still waits for."""
-        return [*self.pool.held(), *self.outbox.held()]
+        aside = (Held(grant.id, grant.attempt) for grant, _ in self._aside)
+        return [*self.pool.held(), *aside, *self.outbox.held()]
 
-    def take(self, grants: Sequence[Grant]) -> None:
-        """Run these; or hand them back at once, where they came too late."""
+    def take(self, grants: Sequence[Grant], *, crossed: bool = False) -> None:
+        """Run these; or hand them back at once, where they came too late.
+
+        One that needs what we lack waits for it here for a moment: it does not ask for a worker that has it. But one
+        that has `crossed` the word of what we lack goes back at once: elsewhere it may run.
+        """
         if self.open:
-            self.pool.give(grants)
+            self._sort(grants, 0.0 if crossed else self._loop.time())
         else:
             self._release(grants)
 
+    def sort_anew(self) -> None:
+        """What we lack has changed. What needs it and has not begun goes back, what has waited for it runs."""
+        aside, self._aside = self._aside, []
+        grants = [*(grant for grant, _ in aside), *self.pool.recall()]
+        self._sort(grants, 0.0) if self.open else self._release(grants)
+
     def tidy(self, now: float) -> None:
-        """Hand back what has waited for a child for long: another worker may be free."""
+        """Hand back what has waited for a child for long, or for what we lack: another worker may be free."""
         if now >= self._tidy_at:
             self._tidy_at = now + LONGEST_WAIT
-            self._release(self.pool.recall(LONGEST_WAIT))
+            late = [grant for grant, since in self._aside if since <= now - LONGEST_WAIT]
+            self._aside = [aside for aside in self._aside if aside.since > now - LONGEST_WAIT]
+            self._release([*late, *self.pool.recall(LONGEST_WAIT)])
 
     def stop(self) -> None:
         """No new tasks from now on."""
         self.stopping = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Hand back what no child has begun."""
         self._release(self.pool.recall())
+        self.let_go_of_aside()
+
+    def let_go_of_aside(self) -> None:
+        """Hand back what needs what we lack."""
+        aside, self._aside = self._aside, []
+        self._release([grant for grant, _ in aside])
 
     def obey(self, orders: Orders) -> None:
         """Do what the master wants. `drain` is its wish as it stands: without it, work goes on."""
         for task_id in orders.cancel:
-            self.pool.cancel(task_id)
+            self._cancel(task_id)
         if orders.drain and not self.drained:
-            self._release(self.pool.recall())
+            self.let_go()
         self.drained = orders.drain
 
     def disown(self) -> None:
         """All it has was leased by a past that is no more: end that, and tell nobody."""
         self.outbox.clear()
         self.pool.recall()
+        self._aside.clear()
         self.disowned = {(held.id, held.attempt) for held in self.pool.held()}
         for task_id, _ in list(self.disowned):
             self.pool.cancel(task_id)
+
+    def _cancel(self, task_id: bytes) -> None:
+        aside = [grant for grant, _ in self._aside if grant.id == task_id]
+        self._aside = [each for each in self._aside if each.grant.id != task_id]
+        self._release(aside)
+        self.pool.cancel(task_id)
+
+    def _sort(self, grants: Sequence[Grant], since: float) -> None:
+        """Give these to the pool, but those that need what we lack. `since` 0: they go back with the next turn."""
+        fit: list[Grant] = []
+        for grant in grants:
+            if self._lacks(grant):
+                self._aside.append(Aside(grant, since))
+            else:
+                fit.append(grant)
+        if len(fit) < len(grants) and not since:
+            self._tidy_at = 0.0
+            self._ring()
+        self.pool.give(fit)
 
     def _release(self, grants: Sequence[Grant]) -> None:
         for grant in grants:

@@ -1,8 +1,9 @@
 """Protocol "qdist": what a worker and a master say to each other on one link.
 
     worker                               master
-      ── hello: token, held ───────────────>
+      ── hello: token, held, labels ───────>
       <── welcome: lease, heartbeat ────────
+      ── labels: where they have changed ──>
       ── report: ended tasks ──┐ together   >   one transaction at best: settle, then grant
       ── lease: room in pool ──┘            >
       <── reported: stale, orders ──────────
@@ -24,7 +25,7 @@ import msgspec
 from qdistd.address import Address
 from qdistd.errors import QdistError, Unavailable
 from qdistd.model import Said, Settlement
-from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Report, Reported, Welcome
+from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Relabel, Report, Reported, Welcome
 from qdistd.wire.caller import ANSWER_DEADLINE
 from qdistd.wire.link import Link
 from qdistd.wire.network import Network
@@ -57,6 +58,7 @@ class MasterSource:
         *,
         network: Network,
         hands: Hands,
+        labels: Callable[[], Relabel],
         randbytes: Callable[[int], bytes],
         ring: Callable[[], None],
         log: logging.Logger,
@@ -66,6 +68,7 @@ class MasterSource:
         self._log = log
         self._network = network
         self._hands = hands
+        self._labels = labels
         self._randbytes = randbytes
         self._ring = ring
 
@@ -80,13 +83,15 @@ class MasterSource:
         link = await Link.open(
             self._network, address, settings.key.secret, deadline=GREETING, randbytes=self._randbytes
         )
+        labels = self._labels()
         try:
-            welcome = await link.call(self._hello(settings), GREETING)
+            welcome = await link.call(self._hello(settings, labels), GREETING)
             self._compare(address, welcome.epoch)
         except BaseException:
             link.abort("the greeting failed")
             raise
-        return MasterConversation(link, welcome, settings, self._hands, self._ring)
+        telling = Telling(labels, self._labels)
+        return MasterConversation(link, welcome, settings, self._hands, telling, self._ring)
 
     def _compare(self, address: Address, epoch: bytes) -> None:
         """Unavailable where the store of this master is of another time line than what we have in our hands."""
@@ -99,7 +104,7 @@ class MasterSource:
             raise Unavailable(f"{address}: its store was restored from a backup; connecting anew")
         identity.epoch = epoch
 
-    def _hello(self, settings: Settings) -> Hello:
+    def _hello(self, settings: Settings, labels: Relabel) -> Hello:
         return Hello(
             kind="worker",
             name=settings.name,
@@ -111,14 +116,41 @@ class MasterSource:
             processes=settings.pool.processes,
             held=self._hands.held(),
             life=settings.life,
+            labels=labels.labels,
+            troubles=labels.troubles,
         )
+
+
+class Telling:
+    """What a master knows of our labels. `told` with the hello; `labels`: what they are now."""
+
+    def __init__(self, told: Relabel, labels: Callable[[], Relabel]) -> None:
+        self._told = told
+        self._labels = labels
+        self.under_way = False
+        """Whether it has not yet confirmed what it was told last."""
+
+    def news(self) -> Relabel | None:
+        """What it is to be told now."""
+        labels = self._labels()
+        if self.under_way or labels == self._told:
+            return None
+        self._told = labels
+        self.under_way = True
+        return labels
 
 
 class MasterConversation:
     """See `Conversation`."""
 
     def __init__(
-        self, link: Link, welcome: Welcome, settings: Settings, hands: Hands, ring: Callable[[], None]
+        self,
+        link: Link,
+        welcome: Welcome,
+        settings: Settings,
+        hands: Hands,
+        telling: Telling,
+        ring: Callable[[], None],
     ) -> None:
         self.closed = link.closed
         self._link = link
@@ -127,6 +159,7 @@ class MasterConversation:
         self._fair = settings.fair
         self._processes = settings.pool.processes
         self._hands = hands
+        self._telling = telling
         self._ring = ring
         self._calls: dict[asyncio.Future[Any], Callable[[Any], None]] = {}
         """What was asked, and who hears the answer."""
@@ -139,6 +172,8 @@ class MasterConversation:
     def turn(self, now: float) -> float:
         """See `Conversation.turn`."""
         self._hear()
+        if labels := self._telling.news():  # before what goes back because of them
+            self._ask(labels, self._labelled)
         self._hands.tidy(now)
         self._report(now)
         self._lease()
@@ -210,6 +245,10 @@ class MasterConversation:
         self._hands.outbox.settle(batch, reported.stale)
         self._hands.obey(reported.orders)
 
+    def _labelled(self, reported: Reported) -> None:
+        self._telling.under_way = False
+        self._hands.obey(reported.orders)
+
     def _lease(self) -> None:
         """Ask for tasks unless that has been asked. A parked lease is not made larger: what it missed is asked next."""
         wanted = min(self._hands.wanted(), LARGEST_BATCH)
@@ -224,7 +263,7 @@ class MasterConversation:
             self._parked = None
         self._hands.obey(granted.orders)
         if granted.grants:
-            self._hands.take(granted.grants)
+            self._hands.take(granted.grants, crossed=self._telling.under_way)
 
     def _ask(self, question: msgspec.Struct, heard: Callable[[Any], None]) -> None:
         answer = self._link.call(question)

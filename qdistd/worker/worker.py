@@ -3,6 +3,7 @@
     master <── Conversation ──> Hands ──> Pool ──> children
       ^  connection after connection │
       └── Connector                  └──> Outbox ──> Spool
+      labels <── Shares
 
 Whatever happens rings a bell; the loop wakes, takes one turn and sleeps again. Nothing in it waits for the network,
 for a task or for a user's code, and no fault of the network ends it. A connection that breaks takes nothing with it:
@@ -16,6 +17,7 @@ from collections.abc import Callable
 
 from qdistd.address import Address
 from qdistd.model import IdMaker
+from qdistd.protocol import Relabel
 from qdistd.wire.network import Network
 from qdistd.worker.connector import Connector
 from qdistd.worker.estate import WorkerEstate
@@ -25,6 +27,7 @@ from qdistd.worker.master_source import MasterSource
 from qdistd.worker.outbox import Outbox
 from qdistd.worker.queue_source import PlainOutbox, QueueSource
 from qdistd.worker.settings import Settings
+from qdistd.worker.shares import Shares
 from qdistd.worker.source import Conversation, Source
 from qdistd.worker.spool import Spool
 
@@ -71,7 +74,8 @@ class Worker:
         inherited = (estate.token, estate.epoch) if estate else ()
         self._identity = Identity(rng.randbytes, *inherited)
         self._outbox = (PlainOutbox if settings.plain_task else Outbox)(spool, self._identity, log)
-        self._hands = Hands(pool, settings.pool, self._outbox, self._ring)
+        self._shares = Shares(wall, log, self._shares_changed, estate.shares if estate else ())
+        self._hands = Hands(pool, settings.pool, self._outbox, self._ring, self._shares.lacks)
         self._source = self._make_source(network, IdMaker(wall, rng.randbytes), rng)
         self._connector = Connector(lambda: self._settings.masters, self._greet, rng, log)
         self._introduced = settings.introduction
@@ -94,16 +98,27 @@ class Worker:
         if self._settings.plain_task:
             spool, log = self._spool, self._log
             return QueueSource(settings, network=network, hands=hands, spool=spool, new_id=new_id, ring=ring, log=log)
-        identity, log = self._identity, self._log
         return MasterSource(
-            settings, identity, network=network, hands=hands, randbytes=rng.randbytes, ring=ring, log=log
+            settings,
+            self._identity,
+            network=network,
+            hands=hands,
+            labels=self._labels,
+            randbytes=rng.randbytes,
+            ring=ring,
+            log=self._log,
         )
+
+    def _labels(self) -> Relabel:
+        """What we have, and what is wrong, as a master is to know it."""
+        return Relabel((*self._settings.labels, *self._shares.labels()), self._shares.troubles())
 
     async def start(self) -> None:
         """Return when the children stand. No master is needed for that.
 
         But one that knows of inherited tasks must hear from us before: new children may take longer than a lease.
         """
+        self._shares.resize(self._settings.shares)
         if self._heir:
             self._working = asyncio.ensure_future(self._work())
         await self._hands.pool.start()
@@ -130,6 +145,7 @@ class Worker:
             courier.cancel()
             if self._conversation is not None:
                 self._conversation.drop()
+            self._shares.close()
             self._spool.close()
 
     def stop(self, drain_seconds: float) -> None:
@@ -146,6 +162,8 @@ class Worker:
         """
         self._settings = settings
         self._hands.pool.resize(settings.pool)
+        self._shares.resize(settings.shares)
+        self._hands.sort_anew()
         self._introduce_anew()
         self._ring()
 
@@ -162,19 +180,21 @@ class Worker:
         if conversation := self._conversation:
             conversation.abort("the worker goes on as a fresh image of its program")
             conversation.over()
+        self._hands.let_go_of_aside()
         pool = self._hands.pool.bequeath()
         unsent = self._outbox.bequeath(self._loop.time())
         self._spool.close()
         identity = self._identity
-        return WorkerEstate(identity.token, pool, unsent, self._hands.drained, identity.epoch)
+        return WorkerEstate(identity.token, pool, unsent, self._hands.drained, identity.epoch, self._shares.bequeath())
 
     def status(self) -> str:
         """One line for `systemctl status`."""
-        running = self._hands.pool.running()
-        queued = len(self._hands.pool.held()) - running
+        running, queued = self._hands.pool.running(), self._hands.queued()
+        troubles = "".join(f"; {trouble}" for trouble in self._shares.troubles())
         left = max(0.0, self._deadline - self._loop.time())
         drain = "" if self._hands.open else "draining: " if left == float("inf") else f"draining, {left:.0f} s left: "
-        return f"{drain}{running} running, {queued} queued, {self._connector.status()}, {len(self._outbox)} unsent"
+        tasks = f"{running} running, {queued} queued"
+        return f"{drain}{tasks}, {self._connector.status()}, {len(self._outbox)} unsent{troubles}"
 
     def hang(self) -> str:
         """What makes no progress, in a few words; empty: all is well. That no master answers is no hang of ours."""
@@ -186,6 +206,10 @@ class Worker:
         if self._conversation is not None and self._conversation.due() < late:
             return "the master does not answer, and the connection does not end"
         return ""
+
+    def _shares_changed(self) -> None:
+        self._hands.sort_anew()
+        self._ring()
 
     def _ring(self) -> None:
         self._turn_due = min(self._turn_due, self._loop.time())
