@@ -269,6 +269,14 @@ def test_a_wrong_key_is_told_as_such(shell: Shell, cluster: Cluster, tmp_path: P
     assert is_one_line(shell("-c", config, "status"), Exit.NOT_ALLOWED, cluster.address, "key")
 
 
+def test_another_key_may_be_shown(shell: Shell, cluster: Cluster, tmp_path: Path) -> None:
+    other = make_key(tmp_path / "other.key")
+    for ran in (shell("--key-file", other, "status"), shell("status", QDIST_KEY=str(other))):
+        assert is_one_line(ran, Exit.NOT_ALLOWED, "key")
+    assert shell("--key-file", cluster.keys["admin"], "status", QDIST_KEY=str(other)).code == Exit.OK
+    assert is_one_line(shell("status", QDIST_KEY=str(tmp_path / "none.key")), Exit.CONFIG, "none.key")
+
+
 def test_a_key_of_another_role_is_not_allowed(cluster: Cluster) -> None:
     assert is_one_line(Shell(cluster, "work")("submit", "square", "7"), Exit.NOT_ALLOWED, "submit")
 

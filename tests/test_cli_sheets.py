@@ -7,8 +7,10 @@ import pytest
 
 from qdistd.call import encode_call, encode_failure, encode_value
 from qdistd.cli.causes import cause_of
+from qdistd.cli.cluster import END_STATES, OPEN_STATES
 from qdistd.cli.following import Follower, JsonFollower
 from qdistd.cli.sheets import bar, detail_json, write_sheet
+from qdistd.cli.tasks import STATES
 from qdistd.model import Failure, Outcome, Progress, State, id_text
 from qdistd.views import AttemptView, TaskView
 
@@ -169,6 +171,12 @@ def test_the_keys_of_show_in_json_are_stable() -> None:
     assert told["after"] == [id_text(OTHER)] and told["expires"] is None
     assert told["progress"] == {"done": 1, "total": None, "note": "x"}
     assert told["partials"] == [1, b"\xc1 no value"]
+
+
+def test_every_state_there_is_can_be_asked_for_and_is_counted() -> None:
+    words = {state.word for state in State}
+    assert {*STATES} == words == {*OPEN_STATES, *END_STATES}
+    assert {*END_STATES} == {state.word for state in State if state.final}
 
 
 # -- as it happens

@@ -21,7 +21,11 @@ COMMANDS = {
     "status": "cluster",
     "top": "top",
     "queues": "cluster",
+    "pause": "flow",
+    "resume": "flow",
     "workers": "cluster",
+    "drain": "flow",
+    "undrain": "flow",
     "schedules": "schedules",
     "purge": "keeping",
     "backup": "keeping",
@@ -39,6 +43,7 @@ class Wishes:
     """What stood before the name of the command. None: as the client's configuration says."""
 
     config: Path | None
+    key: Path | None
     patience: float | None
 
 
@@ -83,6 +88,14 @@ def _say_version(context: click.Context, _: click.Parameter, wanted: bool) -> No
     "/etc/qdist/client.toml. $QDIST_MASTER names another master.",
 )
 @click.option(
+    "--key-file",
+    "key",
+    envvar="QDIST_KEY",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Another key than that of the configuration: what only an administrator may do needs one of the role admin. "
+    "$QDIST_KEY names it as well.",
+)
+@click.option(
     "--patience",
     type=duration,
     help="How long to wait for a master that does not answer [default: 5s to look, else the timeout of client.toml]",
@@ -92,11 +105,17 @@ def _say_version(context: click.Context, _: click.Parameter, wanted: bool) -> No
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="Say the version."
 )
 @click.pass_context
-def qdist(context: click.Context, config: Path | None, patience: float | None, debug: bool) -> None:  # noqa: ARG001 - the door reads --debug
+def qdist(
+    context: click.Context,
+    config: Path | None,
+    key: Path | None,
+    patience: float | None,
+    debug: bool,  # noqa: ARG001 - the door reads --debug
+) -> None:
     """Hand tasks to a qdist master, and see what became of them.
 
     "qdist demo" shows all of it at work. "qdist COMMAND --help" explains a command.
     """
-    context.obj = Wishes(config, patience)
+    context.obj = Wishes(config, key, patience)
     if os.environ.get("NO_COLOR"):
         context.color = False

@@ -38,8 +38,8 @@ MOST_NAMED = 100
 FAREWELL = 2.0
 """Seconds that the master has after a Ctrl-C to acknowledge what it was sent, so that we can tell what it has."""
 
-LONGEST_PAUSE = 60.0
-"""Seconds after which an overloaded master is asked again, whatever it said."""
+LONGEST_PAUSE = 10.0
+"""Seconds after which an overloaded master is asked again, whatever it said: it speaks of its pace so far."""
 
 FINAL = (WrongKey, NotAllowed, Unavailable)
 """Refusals that are not about one line: all further ones would be refused as well."""

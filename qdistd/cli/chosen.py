@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from qdistd.cli.completing import queue_names
 from qdistd.cli.words import duration, every_id, expiry, moment, task_id
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--queue", help="The queue it waits in [default: default]"),
+    click.option("--queue", shell_complete=queue_names, help="The queue it waits in [default: default]"),
     click.option("--priority", type=click.IntRange(-1000, 1000), help="Lower runs first [default: 0]"),
     click.option("--delay", type=duration, help="How long after now it may run: 90s, 5m, 1h."),
     click.option(

@@ -1,16 +1,19 @@
-"""What a shell is told beyond commands, options and files: settings, their values, the instances of workers.
+"""What a shell is told beyond commands, options and files: settings, their values, instances, and what a master has.
 
 A press of the Tab key ends in these functions. Each gives the words that begin with what is typed already.
 """
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from qdistd.config import FileKind
+
+MOMENT = 1.0
+"""Seconds that the Tab key waits for a master."""
 
 
 def setting_names(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
@@ -40,6 +43,37 @@ def worker_instances(context: click.Context, _: click.Parameter, typed: str) -> 
     from qdistd.config.loading import instances
 
     return _beginning(typed, instances(context.params.get("file")))
+
+
+def queue_names(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The queues of the master, if it answers at once."""
+    from qdistd.protocol import Queues
+
+    answer = _ask(context, Queues())
+    return _beginning(typed, [queue.name for queue in answer.queues] if answer else ())
+
+
+def worker_names(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """The workers of the master and their hosts, if it answers at once."""
+    from qdistd.protocol import Workers
+
+    answer = _ask(context, Workers())
+    return _beginning(
+        typed, sorted({name for each in answer.workers for name in (each.name, each.host)} if answer else ())
+    )
+
+
+def _ask(context: click.Context, question: Any) -> Any:
+    """The answer of the master, None where there is none."""
+    from qdistd.client.client import Client
+    from qdistd.errors import QdistError
+
+    given = context.find_root().params
+    try:
+        with Client(key=given.get("key"), config=given.get("config"), timeout=MOMENT) as client:
+            return client.ask(question)
+    except (QdistError, OSError):
+        return None
 
 
 def _settings(kind: "FileKind", file: Path | None) -> Iterator[str]:

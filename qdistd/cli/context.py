@@ -48,7 +48,7 @@ def connected(*, looking: bool) -> Connection:
     patience = wishes.patience
     if patience is None and looking:
         patience = min(LOOKING, load_client(wishes.config).timeout)
-    return Connection(config=wishes.config, timeout=patience)
+    return Connection(key=wishes.key, config=wishes.config, timeout=patience)
 
 
 def _wishes() -> Wishes:

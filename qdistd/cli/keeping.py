@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qdistd.cli.cluster import END_STATES
 from qdistd.cli.exits import Exit
 from qdistd.cli.progress import progress
 from qdistd.cli.words import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-END_STATES = ("succeeded", "failed", "cancelled", "quarantined")
 
 MIB = 1024 * 1024
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qdistd.cli.completing import queue_names, worker_names
 from qdistd.cli.exits import Exit
 from qdistd.cli.words import every_id, ids_argument, json_option, timeout_option
 
@@ -25,9 +26,14 @@ Ask = Callable[[Any], Any]
 @click.option(
     "--state", "states", type=click.Choice(STATES), multiple=True, help="Only in this state; may be repeated."
 )
-@click.option("--queue", default="", help="Only in this queue.")
+@click.option("--queue", default="", shell_complete=queue_names, help="Only in this queue.")
 @click.option("--task", "--name", "name", default="", help="Only with this name.")
-@click.option("--worker", default="", help="Only what this worker, or any worker of this host, has just now.")
+@click.option(
+    "--worker",
+    default="",
+    shell_complete=worker_names,
+    help="Only what this worker, or any worker of this host, has just now.",
+)
 @click.option("--limit", type=click.IntRange(0), default=SHOWN, show_default=True, help="How many at most; 0: all.")
 @json_option
 def list_command(states: tuple[str, ...], queue: str, name: str, worker: str, limit: int, as_json: bool) -> None:
