@@ -16,6 +16,7 @@ from daemons import DEADLINE, clean_environ
 TOP = Path(__file__).parent.parent
 SCRIPT = TOP / "packaging/completion/qdist.bash"
 
+MASTER = "[queue.mail]\n[schedule.a]\ncalendar = 'daily'\ntask = 'square'\n"
 WORKER = '[instance.mail]\nqueues = ["mail"]\n'
 
 TYPED = [
@@ -28,6 +29,8 @@ TYPED = [
     ("qdist config set worker limits.tim", "qdist config set worker limits.timeout "),
     ("qdist config set -f w.toml worker instance.mail.pro", "worker instance.mail.pro"),
     ("qdist config set -f w.toml worker instance.mail.limits.me", "worker instance.mail.limits.memory "),
+    ("qdist config set -f m.toml master queue.mail.ra", "master queue.mail.rate "),
+    ("qdist config set -f m.toml master schedule.a.persistent t", "schedule.a.persistent true "),
     ("qdist config set master keys.weak t", "qdist config set master keys.weak true "),
     ("qdist config set master log.level war", "qdist config set master log.level warning "),
     ("qdist config show -f w.toml --instance ma", "qdist config show -f w.toml --instance mail "),
@@ -76,6 +79,7 @@ class Terminal:
 @pytest.mark.parametrize(("typed", "completed"), TYPED)
 def test_the_tab_key_completes(typed: str, completed: str, tmp_path: Path) -> None:
     (tmp_path / "w.toml").write_text(WORKER)
+    (tmp_path / "m.toml").write_text(MASTER)
     terminal = Terminal(tmp_path)
     try:
         terminal.type(f"source {SCRIPT}; echo loaded $?\n")
