@@ -128,6 +128,11 @@ def test_a_worker_that_does_not_get_done_in_time_is_named(shell: Shell, worker: 
     shell("undrain", worker)
 
 
+def test_labels_are_shown(shell: Shell) -> None:
+    assert shell("workers", "--json").thing["labels"] == ["ssd"]
+    assert "LABELS" in shell("workers").out
+
+
 # -- the Tab key
 
 

@@ -45,11 +45,15 @@ def leased(shell: Shell, *arguments: str) -> str:
     return task_id
 
 
-def test_a_task_is_followed_until_it_has_ended(shell: Shell) -> None:
-    task_id = submitted(shell, "square", "7", "--delay", "1s")
-    ran = shell("show", "--follow", task_id)
-    assert (ran.code, ran.err) == (Exit.OK, "")
-    assert ran.lines[0].startswith("scheduled: ") and ran.lines[-1] == "succeeded: 7 * 7 = 49"
+def test_a_task_is_followed_until_it_has_ended(shell: Shell, cluster: Cluster) -> None:
+    admin = Shell(cluster, "admin")
+    admin("pause", "default")
+    process = shell.start("show", "--follow", submitted(shell, "square", "7"))
+    assert process.stdout
+    assert process.stdout.readline().startswith("ready: the queue is paused")
+    admin("resume", "default")
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, out.splitlines()[-1], err) == (Exit.OK, "succeeded: 7 * 7 = 49", "")
 
 
 def test_whoever_follows_hears_why_it_failed_and_the_exit_code_says_so(shell: Shell) -> None:

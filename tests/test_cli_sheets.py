@@ -54,7 +54,7 @@ def test_a_task_that_waits_says_why(sheet: Sheet) -> None:
         expires=4_000_000_000.0,
     )
     for words in (
-        "waits      waits for 1 of the tasks",
+        "because    waits for 1 of the tasks",
         "after      2 tasks, waits for 1 of them; if one fails: run",
         "requires   gpu, site=berlin",
         "limited by the key tenant-7",
@@ -65,7 +65,7 @@ def test_a_task_that_waits_says_why(sheet: Sheet) -> None:
 
 def test_what_does_not_hold_is_not_said(sheet: Sheet) -> None:
     told = sheet(State.READY)
-    for label in ("waits", "after", "requires", "expires", "timeout", "retries", "used", "progress", "qdist retry"):
+    for label in ("because", "after", "requires", "expires", "timeout", "retries", "used", "progress", "qdist retry"):
         assert label not in told
 
 
@@ -153,6 +153,14 @@ def test_what_the_disk_has_damaged_cannot_be_retried(sheet: Sheet) -> None:
     assert "it must be submitted anew" in told and "qdist retry" not in told
 
 
+def test_what_ended_without_an_attempt_says_why(sheet: Sheet) -> None:
+    expired = encode_failure(Failure("expired", "it had not begun within 1 h"))
+    assert "because    it had not begun within 1 h\n" in sheet(State.CANCELLED, value=expired)
+    failure = Failure("exception", "no", "ValueError")
+    told = sheet(State.FAILED, 1, value=encode_failure(failure), attempts=[AttemptView(1, "failed", failure=failure)])
+    assert "because" not in told, "the attempt has said so"
+
+
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
 def test_what_has_ended_otherwise_can_be_run_again(sheet: Sheet, state: State) -> None:
     assert f"qdist retry {id_text(ID)} runs it again, with fresh budgets." in sheet(state, 1)
@@ -193,7 +201,7 @@ def test_what_happens_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         task(State.LEASED, 1, worker="w1@host7", progress=Progress(1, 2), partials=partials[:1]),
         task(State.LEASED, 1, worker="w1@host7", progress=Progress(1, 2), partials=partials),
         task(State.LEASED, 1, worker="w1@host7", partials=partials[1:], partials_before=1),
-        task(State.SCHEDULED, 1, why="its retry is due in 3 s", attempts=[failure]),
+        task(State.SCHEDULED, 1, why="its retry is not due", run_at=1e9, attempts=[failure]),
         task(State.LEASED, 2, worker="w2@host8", partials=partials[:1], attempts=[failure]),
         task(State.SUCCEEDED, 2, value=encode_value("done"), attempts=[failure, AttemptView(2, "succeeded")]),
     ):
@@ -205,7 +213,7 @@ def test_what_happens_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         "partial result 1: a",
         "partial result 2: b",
         "attempt 1 failed: ValueError: no",
-        "scheduled: its retry is due in 3 s",
+        "scheduled: its retry is not due, runs 2001-09-09T01:46:40.000+00:00",
         "partial result 1: a",
         "leased: attempt 2 on w2@host8",
         "succeeded: done",

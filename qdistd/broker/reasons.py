@@ -24,13 +24,19 @@ def stuck(store: Store, flow: Flow, seats: Iterable[Seat]) -> list[Stuck]:
 
 
 def why(view: TaskView, store: Store, flow: Flow, seats: Iterable[Seat]) -> str:
-    """Why this task does not run now: a sentence, or nothing where there is nothing to say."""
+    """Why this task does not run now, or not for long: a sentence, or nothing where there is nothing to say."""
     if view.state is State.BLOCKED:
         return _why_blocked(view, store)
-    if view.state is not State.READY:
+    if view.state is State.SCHEDULED:
+        return "its retry is not due yet" if view.attempt else "its time has not come yet"
+    if view.state is State.LEASED:
+        cancelled = any(seat.claims[view.id].cancel for seat in seats if view.id in seat.claims)
+        return "somebody has cancelled it, and its worker is stopping it" if cancelled else ""
+    if view.state.final:
         return ""
     here = [seat for seat in seats if not seat.row.stock and not seat.gone]
-    return _obstacle(view.queue, view.requires, flow, here) or _why_full(view.queue, flow)
+    obstacle = _obstacle(view.queue, view.requires, flow, here) or _why_full(view.queue, flow)
+    return obstacle or "no worker that could take it has room yet"
 
 
 def _lanes(store: Store, queue: str) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ import click
 from qdistd.call import decode_value
 from qdistd.cli.causes import long
 from qdistd.cli.output import clean, coloured, one_line, text_of, when, write_json
-from qdistd.cli.sheets import LONGEST_ARGUMENT, bar, detail_json, value_or_bytes
+from qdistd.cli.sheets import LONGEST_ARGUMENT, bar, detail_json, end_of, value_or_bytes
 from qdistd.model import Progress, State
 from qdistd.views import AttemptView, TaskView
 
@@ -104,6 +104,6 @@ def _more_of(task: TaskView) -> str:
         return text_of(decode_value(task.value))
     if task.state is State.LEASED and not task.why:
         return f"attempt {task.attempt} on {clean(task.worker)}"
-    if task.state is State.SCHEDULED and not task.why:
-        return f"runs {when(task.run_at)}"
-    return clean(task.why)
+    if task.state is State.SCHEDULED:
+        return f"{clean(task.why)}, runs {when(task.run_at)}"
+    return clean(task.why) or end_of(task)

@@ -145,7 +145,7 @@ def _facts(task: TaskView) -> Iterator[tuple[str, str]]:
     yield "arguments", ", ".join(_arguments(task)) or "none"
     yield "state", f"{coloured(task.state.word)}{f', attempt {task.attempt}' if task.attempt else ''}"
     yield "queue", clean(task.queue) + (f", priority {task.priority}" if task.priority else "")
-    yield "waits", clean(task.why)
+    yield "because", clean(task.why) or end_of(task)
     yield "after", _after(task)
     yield "key", clean(task.key)
     yield "requires", clean(", ".join(task.requires))
@@ -161,6 +161,13 @@ def _facts(task: TaskView) -> Iterator[tuple[str, str]]:
     yield "progress", bar(task.progress) if task.progress else ""
     if task.state is State.SUCCEEDED:
         yield "result", text_of(decode_value(task.value))
+
+
+def end_of(task: TaskView) -> str:
+    """Why it has ended, where that is not what its last attempt says."""
+    failure = _failure(task) if task.state.final and task.state is not State.SUCCEEDED else None
+    said = [attempt.failure for attempt in task.attempts[-1:]]
+    return one_line(failure.message) if failure and failure not in said else ""
 
 
 def _after(task: TaskView) -> str:

@@ -68,7 +68,7 @@ def _write(ask: Ask, task: "TaskView", as_json: bool) -> None:
         return
     write_sheet(task)
     if task.after and not task.state.final:
-        write_predecessors(list(_predecessors(ask, task.after[:MOST_NAMED])), len(task.after) - MOST_NAMED)
+        write_predecessors(list(_predecessors(ask, task.after[:MOST_NAMED])), len(task.after[MOST_NAMED:]))
 
 
 def _predecessors(ask: Ask, ids: "list[TaskId]") -> "Iterator[TaskView]":
