@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qdistd.child.context import current, partial, progress
     from qdistd.client.client import Client
     from qdistd.client.executor import Executor
     from qdistd.client.handle import Handle, as_completed, wait
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
     from qdistd.client.task import Call, bind, task
     from qdistd.client.together import Counts, Group
     from qdistd.errors import (
+        Cancelled,
         InternalError,
         NotAllowed,
         NotFound,
         Overloaded,
         QdistError,
         Refused,
+        Reject,
+        Retry,
+        SoftTimeout,
         TaskCancelled,
         TaskFailed,
         TaskQuarantined,
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Call",
+    "Cancelled",
     "Choices",
     "Client",
     "Counts",
@@ -54,6 +60,9 @@ __all__ = [
     "Progress",
     "QdistError",
     "Refused",
+    "Reject",
+    "Retry",
+    "SoftTimeout",
     "State",
     "TaskCancelled",
     "TaskFailed",
@@ -64,6 +73,9 @@ __all__ = [
     "__version__",
     "as_completed",
     "bind",
+    "current",
+    "partial",
+    "progress",
     "share",
     "task",
     "wait",
@@ -81,6 +93,9 @@ _HOMES = {
     "as_completed": "qdistd.client.handle",
     "wait": "qdistd.client.handle",
     "bind": "qdistd.client.task",
+    "current": "qdistd.child.context",
+    "partial": "qdistd.child.context",
+    "progress": "qdistd.child.context",
     "task": "qdistd.client.task",
     "Progress": "qdistd.model",
     "State": "qdistd.model",

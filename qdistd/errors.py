@@ -2,6 +2,7 @@
 
 Yours   `Refused` and its kin: the request breaks a rule; the message names the thing, what was expected, what to do.
 Theirs  `Overloaded`, `Unavailable`: come back later, nothing is wrong with the request.
+Tasks'  `Retry`, `Reject` are raised by a task, `SoftTimeout`, `Cancelled` are raised in it (see `qdistd.child`).
 Ours    `InternalError`: a bug of qdist, with an id that stands in the log beside its traceback.
 
 `code` is the word that travels over the wire; `from_wire` gives the same class back on the other side.
@@ -98,6 +99,42 @@ class InternalError(QdistError):
     """A bug of qdist. The message carries an id; the traceback stands beside that id in the log."""
 
     code = "internal"
+
+
+LONGEST_PAUSE = 10 * 366 * 86400.0
+"""Seconds that a task may be put off at most, as in `model.Seconds`."""
+
+
+class Retry(QdistError):
+    """Raised by a task: try again in `after` seconds, or as its backoff says. Costs one of its retries.
+
+    Refused where `after` is no number of seconds from 0 to ten years.
+    """
+
+    code = "retry"
+    after: float | None = None
+
+    def __init__(self, after: float | None = None, message: str = "") -> None:
+        if after is not None and not (isinstance(after, int | float) and 0 <= after <= LONGEST_PAUSE):
+            raise Refused(f"Retry(after={after!r}) will not do; expected seconds from 0 to {LONGEST_PAUSE:.0f}")
+        super().__init__(message or f"the task wants another try{'' if after is None else f' in {after:g} seconds'}")
+        self.after = after
+
+
+class Reject(QdistError):
+    """Raised by a task: it has failed for good, whatever retries it has left."""
+
+    code = "rejected"
+
+
+class SoftTimeout(QdistError):
+    """Raised in a task when its soft time limit is over. It has until the hard one to come to an end."""
+
+    code = "soft-timeout"
+
+
+class Cancelled(BaseException):
+    """Raised in a task that is to end now: it was cancelled, or its worker stops. Catch it to tidy up, briefly."""
 
 
 _BY_CODE: dict[str, type[QdistError]] = {

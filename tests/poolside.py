@@ -108,6 +108,12 @@ class Poolside:
         assert settlement.outcome is Outcome.SUCCEEDED, decode_failure(settlement.value)
         return decode_value(settlement.value)
 
+    async def gone(self, pid: int) -> None:
+        """Wait until a child is gone."""
+        async with asyncio.timeout(DEADLINE):
+            while pid in children():
+                await self.run("pid")
+
     async def failure(self, grant: Grant, outcome: Outcome = Outcome.FAILED) -> Failure:
         settlement = await self.end(grant)
         assert settlement.outcome is outcome

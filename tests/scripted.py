@@ -240,6 +240,9 @@ class Pool:
         said, self.news = self.news, []
         return said
 
+    def farewells(self) -> list[Said]:
+        return []
+
     def cancel(self, task_id: bytes) -> None:
         self.cancelled.append(task_id)
         self.bell()

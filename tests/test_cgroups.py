@@ -145,7 +145,7 @@ REMAINS = Remains(cpu=1.0, peak=64 << 10, starved=True, limit=64 << 20)
             "memory",
             "took more memory than its limit of 64 MiB, with all it had started, and was killed for it",
         ),
-        (REMAINS._replace(limit=0), "memory", "had no memory left; at its peak it had 64 MiB, with all it had started"),
+        (REMAINS._replace(limit=0), "oom", "had no memory left; at its peak it had 64 MiB, with all it had started"),
         (REMAINS._replace(starved=False), "signal", "was killed by signal 9 (SIGKILL): by somebody, or"),
     ],
 )

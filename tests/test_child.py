@@ -18,14 +18,15 @@ import pytest
 import task_samples
 from poolside import TASKS
 
-from qdistd.call import decode_failure, decode_value, encode_call
+from qdistd.call import decode_failure, decode_value, encode_call, encode_value
 from qdistd.child.catalog import Catalog
-from qdistd.child.conveyor import Conveyor
+from qdistd.child.conveyor import Assignment, Conveyor
 from qdistd.child.failures import LONGEST_TRACEBACK, failure_of
-from qdistd.child.frames import READY, RESULT, TICKET, Care, Setup, task_frame
+from qdistd.child.frames import READY, RESULT, TAKES, TICKET, Care, Setup, details_of, task_frame
 from qdistd.child.runner import Runner
+from qdistd.child.stage import Stage
 from qdistd.errors import NotAllowed, NotFound
-from qdistd.model import Failure, Outcome
+from qdistd.model import Failure, Grant, Outcome
 from qdistd.pool.spawn import Spawned, spawn
 
 # -- what may run
@@ -110,9 +111,16 @@ def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
 # -- how a task ends
 
 
+def run_payload(name: str, payload: bytes, limit: int = 0) -> tuple[int, bytes]:
+    task = Assignment(1, name, bytearray(payload), Care.NONE, 0, 0.0, bytearray())
+    stage = Stage()
+    stage.begin(task)
+    return Runner(Catalog(["task_samples"]), stage, limit).run(task)
+
+
 def run(name: str, *args: object, limit: int = 0, **kwargs: object) -> Any:
     """The value of a success, or the failure."""
-    outcome, value = Runner(Catalog(["task_samples"]), limit).run(name, encode_call(args, kwargs))
+    outcome, value = run_payload(name, encode_call(args, kwargs), limit)
     return decode_value(value) if outcome is Outcome.SUCCEEDED else decode_failure(value)
 
 
@@ -176,7 +184,7 @@ def test_a_result_over_the_limit_is_refused_with_advice() -> None:
 
 
 def test_a_payload_that_is_no_call_is_refused() -> None:
-    outcome, value = Runner(Catalog(["task_samples"]), 0).run("add", b"rubbish")
+    outcome, value = run_payload("add", b"rubbish")
     assert outcome is Outcome.FAILED
     assert decode_failure(value).kind == "undecodable"
 
@@ -191,6 +199,10 @@ def test_a_task_that_may_not_run_says_so_by_its_kind(name: str, kind: str) -> No
 # -- the pipes
 
 
+def grant(payload: bytes = b"payload", name: str = "name", **more: Any) -> Grant:
+    return Grant(b"i" * 16, 3, name, payload, "mail", **more)
+
+
 class Ends:
     """A conveyor in this process, and the ends of the pool."""
 
@@ -199,11 +211,11 @@ class Ends:
         self.tickets_back, self.tickets = os.pipe()
         self.results, results = os.pipe()
         os.set_blocking(self.tickets_back, False)
-        self.conveyor = Conveyor(Setup(tasks, self.tickets_back, results, -1, ()))
+        self.conveyor = Conveyor(Setup(tasks, self.tickets_back, results, -1, -1, ()))
         self._all = [tasks, self.tasks, self.tickets_back, self.tickets, self.results, results]
 
     def send(self, ticket: int, payload: bytes = b"payload") -> None:
-        os.write(self.tasks, task_frame(ticket, b"name", payload))
+        os.write(self.tasks, task_frame(ticket, grant(payload)))
 
     def admit(self, *tickets: int) -> None:
         os.write(self.tickets, b"".join(map(TICKET.pack, tickets)))
@@ -227,12 +239,25 @@ def ends() -> Iterator[Ends]:
 def test_a_task_is_taken_with_its_ticket(ends: Ends) -> None:
     ends.send(1)
     ends.admit(1)
-    assert ends.conveyor.take() == (1, "name", bytearray(b"payload"), Care.NONE)
+    taken = ends.conveyor.take()
+    assert taken
+    assert taken[:4] == (1, "name", bytearray(b"payload"), Care.NONE)
+    assert (taken.soft, details_of(taken.details)) == (0.0, (b"i" * 16, 3, 0.0, "mail", ()))
+
+
+def test_a_task_comes_with_its_limits_and_its_inputs(ends: Ends) -> None:
+    values = (encode_value(1), b"", encode_value("three"))
+    os.write(ends.tasks, task_frame(1, grant(inputs=values, take="list"), limit=9.0, soft=7.0))
+    ends.admit(1)
+    taken = ends.conveyor.take()
+    assert taken
+    assert (taken.payload, taken.soft, TAKES[taken.take]) == (b"payload", 7.0, "list")
+    assert details_of(taken.details) == (b"i" * 16, 3, 9.0, "mail", values)
 
 
 @pytest.mark.parametrize("care", Care)
 def test_a_task_comes_with_the_care_it_wants(ends: Ends, care: Care) -> None:
-    os.write(ends.tasks, task_frame(1, b"name", b"payload", care))
+    os.write(ends.tasks, task_frame(1, grant(), care))
     ends.admit(1)
     taken = ends.conveyor.take()
     assert taken and taken.care is care
@@ -242,18 +267,18 @@ def test_a_task_whose_ticket_was_taken_back_is_skipped(ends: Ends) -> None:
     for ticket in (1, 2, 3, 4):
         ends.send(ticket, str(ticket).encode())
     ends.admit(1, 2, 3)
-    assert ends.conveyor.take() == (1, "name", bytearray(b"1"), Care.NONE)
+    assert taken(ends) == (1, b"1")
     assert os.read(ends.tickets_back, 100) == TICKET.pack(2) + TICKET.pack(3)
     ends.admit(4)
-    assert ends.conveyor.take() == (4, "name", bytearray(b"4"), Care.NONE)
+    assert taken(ends) == (4, b"4")
 
 
 def test_a_task_larger_than_the_pipe_is_taken_whole(ends: Ends) -> None:
     payload = os.urandom(1 << 20)
-    writer = threading.Thread(target=_write_all, args=(ends.tasks, task_frame(1, b"name", payload)))
+    writer = threading.Thread(target=_write_all, args=(ends.tasks, task_frame(1, grant(payload))))
     writer.start()
     ends.admit(1)
-    assert ends.conveyor.take() == (1, "name", bytearray(payload), Care.NONE)
+    assert taken(ends) == (1, payload)
     writer.join()
 
 
@@ -271,6 +296,12 @@ def test_a_result_is_one_frame(ends: Ends) -> None:
     data = os.read(ends.results, 1000)
     assert RESULT.unpack(data[: RESULT.size]) == (5, Outcome.FAILED, 7, 1.0, 2.0, 3.0, 4)
     assert data[RESULT.size :] == b"value"
+
+
+def taken(ends: Ends) -> tuple[int, bytearray]:
+    task = ends.conveyor.take()
+    assert task
+    return task.ticket, task.payload
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -301,7 +332,7 @@ def born() -> Iterator[Spawned]:
 
 
 def begin(child: Spawned, name: str, *args: object) -> None:
-    os.write(child.tasks, task_frame(1, name.encode(), encode_call(args, {})))
+    os.write(child.tasks, task_frame(1, grant(encode_call(args, {}), name)))
     os.write(child.tickets, TICKET.pack(1))
 
 

@@ -232,7 +232,8 @@ async def test_a_child_without_pipes_is_killed_though_its_task_has_no_limit(side
 async def test_a_task_that_takes_too_much_memory_fails_and_its_child_lives(side: Poolside) -> None:
     [pid] = children()
     failure = await side.failure(side.give("take_memory", 1 << 30))
-    assert (failure.kind, failure.type) == ("exception", "MemoryError")
+    assert (failure.kind, failure.type) == ("memory", "MemoryError")
+    assert failure.message == "take_memory wanted more memory than its limit of 200 MiB"
     assert await side.run("take_memory", 1 << 20) == 1 << 20
     assert children() == [pid]
 
@@ -266,7 +267,7 @@ async def test_a_child_inherits_nothing_of_the_worker(side: Poolside, monkeypatc
     os.close(inherited)
     assert not set(ours) & set(found["environment"])
     assert found["environment"]["HARMLESS"] == "kept"
-    assert found["descriptors"] == ["pipe"] * 4
+    assert found["descriptors"] == ["/memfd", *["pipe"] * 4]
     assert found["inherited"] == ["0", "1", "2"]
     assert found["session"]
     assert found["stdin"] == ""

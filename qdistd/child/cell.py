@@ -57,6 +57,12 @@ class Cell(Scale):
         before, self._refused = self._refused, self._whole.count("pids.events", "max")
         return self._refused > before
 
+    def alone(self) -> bool:
+        """See `Scale.alone`. Others may be where earlier tasks have left them."""
+        with contextlib.suppress(OSError):
+            return not self._crowded()
+        return False
+
     def peak(self) -> int:
         """Peak memory, KiB: of the task where it is counted apart, else of the child since its birth."""
         return self._weighed.peak() if self._counts else super().peak()

@@ -1,14 +1,19 @@
 """The child's ends of the pipes."""
 
 import errno
+import fcntl
 import os
 import select
+import signal
 import sys
 import threading
 from typing import NamedTuple
 
 from qdistd.child.frames import CUT_OFF, READ_SIZE, READY, RESULT, TASK, TICKET, Care, Setup
-from qdistd.model import Outcome
+
+OURS = signal.SIGRTMAX
+"""The mark of our pipe: the signal that it would send, were it asked to. What a task has opened in its place, and must
+not be written to, has none; to ask costs a quarter of what fstat(2) does."""
 
 _CARES = tuple(Care)
 """By their numbers: asking the enumeration for one takes ten times as long."""
@@ -21,6 +26,11 @@ class Assignment(NamedTuple):
     name: str
     payload: bytearray
     care: Care
+    take: int
+    soft: float
+    """Seconds after which it is warned; 0: never."""
+    details: bytearray
+    """See `frames.details_of`."""
 
 
 class Conveyor:
@@ -28,7 +38,7 @@ class Conveyor:
 
     def __init__(self, setup: Setup) -> None:
         self._tasks, self._tickets, self._results = setup.tasks, setup.tickets, setup.results
-        self._pipe = _identity(self._results)
+        fcntl.fcntl(self._results, fcntl.F_SETSIG, OURS)
         self._arrival = select.poll()
         self._arrival.register(self._tickets, select.POLLIN)
         self._ahead = bytearray()
@@ -47,10 +57,8 @@ class Conveyor:
                 return assignment
         return None
 
-    def put(
-        self, ticket: int, outcome: Outcome, value: bytes, started: float, wall: float, cpu: float, rss: int
-    ) -> None:
-        """Write one result, at once. Where a task has closed the pipe, the exit status has to tell."""
+    def put(self, ticket: int, outcome: int, value: bytes, started: float, wall: float, cpu: float, rss: int) -> None:
+        """Write one result, at once, `outcome` with its marks. The exit status tells where the pipe was closed."""
         try:
             self._write(RESULT.pack(len(value), outcome, ticket, started, wall, cpu, rss) + value)
         except OSError:
@@ -63,7 +71,7 @@ class Conveyor:
     def _write(self, frame: bytes) -> None:
         rest = memoryview(frame)
         with self._turn:
-            if _identity(self._results) != self._pipe:  # what a task has opened in its place is not to be written to
+            if fcntl.fcntl(self._results, fcntl.F_GETSIG) != OURS:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             while rest:
                 rest = rest[os.write(self._results, rest) :]
@@ -80,13 +88,14 @@ class Conveyor:
 
     def _next_task(self) -> Assignment:
         self._read_ahead(TASK.size)
-        length, name_length, ticket, care = TASK.unpack_from(self._ahead, self._at)
+        length, name_length, details_length, ticket, care, take, soft = TASK.unpack_from(self._ahead, self._at)
         self._read_ahead(TASK.size + length)
-        name_at = self._at + TASK.size
-        payload_at = name_at + name_length
-        self._at = name_at + length
-        name, payload = self._ahead[name_at:payload_at].decode(), self._ahead[payload_at : self._at]
-        return Assignment(ticket, name, payload, _CARES[care])
+        ahead, name_at = self._ahead, self._at + TASK.size
+        details_at = name_at + name_length
+        payload_at = details_at + details_length
+        self._at = end = name_at + length
+        name, details, payload = ahead[name_at:details_at].decode(), ahead[details_at:payload_at], ahead[payload_at:end]
+        return Assignment(ticket, name, payload, _CARES[care], take, soft, details)
 
     def _read_ahead(self, size: int) -> None:
         """Have at least `size` bytes of what comes next. EOFError when the pool is gone."""
@@ -97,9 +106,3 @@ class Conveyor:
             if not data:
                 raise EOFError("the pool has closed the tasks in the middle of one")
             self._ahead += data
-
-
-def _identity(descriptor: int) -> tuple[int, int]:
-    """What makes it this file and no other. OSError where there is none."""
-    file = os.fstat(descriptor)
-    return file.st_dev, file.st_ino

@@ -11,10 +11,13 @@ LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 16 * 1024
 """Characters of a traceback that are kept: its end, where the cause stands."""
 
+OURS = ("qdistd.child.runner", "qdistd.child.stage")
+"""Modules that stand between a child and a user's function."""
 
-def failure_of(error: BaseException) -> Failure:
+
+def failure_of(error: BaseException, kind: str = "exception") -> Failure:
     """What `error`, caught around a call of a user's function, says about that call."""
-    return Failure("exception", message_of(error), type_name(type(error)), _traceback_of(error))
+    return Failure(kind, message_of(error), type_name(type(error)), _traceback_of(error))
 
 
 def message_of(error: BaseException) -> str:
@@ -26,9 +29,11 @@ def message_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """The text that Python prints, without the frame that called the user's function."""
+    """The text that Python prints, without our own frames, which called the user's function."""
     try:
-        frames = error.__traceback__ and error.__traceback__.tb_next
+        frames = error.__traceback__
+        while frames and frames.tb_frame.f_globals.get("__name__") in OURS:
+            frames = frames.tb_next
         text = _sendable("".join(traceback.format_exception(type(error), error, frames)))
     except BaseException as another:  # noqa: BLE001 - the door: formatting runs what the exception brings along
         return f"(its traceback cannot be made: {type_name(type(another))})"

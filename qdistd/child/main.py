@@ -12,13 +12,15 @@ from pathlib import Path
 
 import msgspec
 
+from qdistd.child.board import Board
 from qdistd.child.catalog import Catalog
 from qdistd.child.cell import Cell
 from qdistd.child.conveyor import Conveyor
 from qdistd.child.fence import enclose
-from qdistd.child.frames import READY, UNFIT, Ready, Setup
+from qdistd.child.frames import READY, TOLD, UNFIT, Care, Ready, Setup
 from qdistd.child.runner import Runner
 from qdistd.child.scale import Scale
+from qdistd.child.stage import STAGE, Stage
 from qdistd.child.upkeep import Upkeep
 from qdistd.child.voice import Voice
 from qdistd.model import Outcome
@@ -45,26 +47,34 @@ def main(text: str) -> None:
     voice = Voice(conveyor)
     catalog = Catalog(setup.modules)
     voice.settle()
+    STAGE.open(conveyor, Board(setup.board))
     scale = Cell(setup.cell) if setup.cell else Scale()
     cpu = time.process_time() + scale.others()
     conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, cpu, 0)
-    _work(conveyor, Runner(catalog, setup.result, setup.shares), scale, voice)
+    runner = Runner(catalog, STAGE, setup.result, setup.memory, setup.shares)
+    _work(conveyor, runner, scale, voice, STAGE)
 
 
-def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice) -> None:
+def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice, stage: Stage) -> None:
     process, upkeep = os.getpid(), Upkeep(scale)
     while task := conveyor.take():
+        stage.begin(task)
         scale.begin(task.care)
         started, begin, cpu = time.time(), time.perf_counter(), time.process_time()
-        outcome, value = runner.run(task.name, task.payload)
+        stage.started = started
+        outcome, value = runner.run(task)
         if os.getpid() != process:
             os._exit(0)  # the task has forked and its copy came back too: the original speaks for both
         voice.end()
         wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
         if wall > WORTH_WEIGHING:
             cpu += scale.weigh()
-        scale.end(task.care)
-        conveyor.put(task.ticket, outcome, value, started, wall, cpu, scale.rss)
+        scale.end(Care.TIDY if stage.told else task.care)
+        told = stage.end()
+        survives = told and scale.alone()
+        conveyor.put(task.ticket, outcome | TOLD if survives else outcome, value, started, wall, cpu, scale.rss)
+        if told and not survives:
+            break  # it was to end with all it has started, and what is left of that ends with us
         if trouble := upkeep.restore(wall):
             _leave(trouble)
 

@@ -1,5 +1,6 @@
 """What a task has used, as the kernel counts it for this process."""
 
+import os
 import resource
 
 from qdistd.child.frames import Care
@@ -22,6 +23,14 @@ class Scale:
 
     def full(self) -> bool:
         """Whether it had as many processes and threads as it may have, since the last time."""
+        return False
+
+    def alone(self) -> bool:
+        """Whether nothing that it has started is left, as far as one can know."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True
         return False
 
     def weigh(self) -> float:

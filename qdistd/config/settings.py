@@ -33,6 +33,7 @@ from qdistd.config.kinds import (
     Number,
     Size,
 )
+from qdistd.config.limits import LARGEST_VALUE, WorkerLimits
 from qdistd.config.retention import Retention
 from qdistd.config.rows import Fault, Named, Setting, listed, named, rows, section, setting
 from qdistd.config.share import LABELS, Share
@@ -44,14 +45,8 @@ FileKind = Literal["master", "worker", "client"]
 DEFAULT_INSTANCE = "1"
 """The worker that runs where no instance is named; `DefaultInstance=` of the unit."""
 
-LARGEST_VALUE = "8 MiB"
-"""Half a frame of the wire, so that every payload and every result fits into one with all that surrounds it."""
-
 MOST_FILES = 1_000_000
 """Open files the kernel gives a process at most by default (`fs.nr_open`, about a million)."""
-
-MOST_PIDS = 4_194_304
-"""Processes that a Linux system has at most (PID_MAX_LIMIT)."""
 
 MOST_PROCESSES = 1024
 """Children of one worker: more want a second worker, for one loop feeds them all."""
@@ -220,33 +215,6 @@ class MasterConfig:
 
 
 @dataclass(frozen=True)
-class WorkerLimits:
-    """Limits of one child of a worker: seconds, bytes."""
-
-    timeout: float = setting(
-        Duration("100 ms", "3650d"),
-        "1h",
-        "Duration: how long one attempt of a task may run, where the task itself asks for no other limit.",
-    )
-    memory: int = setting(
-        Size("16 MiB", "1024 TiB", optional=True),
-        "",
-        'Size: how much memory one child process may have, such as "512 MiB". Empty: no limit. Where the worker has a '
-        "cgroup to divide (Delegate=yes of its unit), all that the child has started counts too, and what is over the "
-        "limit is killed; elsewhere the child alone counts, and gets a MemoryError.",
-    )
-    pids: int = setting(
-        Number(0, MOST_PIDS),
-        0,
-        "How many processes and threads one child process may have at once, itself and all that it has started; 0: no "
-        "limit. One more is refused (BlockingIOError, or RuntimeError for a thread), and the child is replaced after "
-        "that task. Needs a cgroup to divide, too; elsewhere nothing counts them by child, and TasksMax= or the nproc "
-        "limit of the worker's user has to do.",
-    )
-    result: int = setting(Size("1 KiB", LARGEST_VALUE), "1 MiB", "Size: the largest result of one task, encoded.")
-
-
-@dataclass(frozen=True)
 class WorkerCompat:
     """What a worker with `protocol = "queue"` does with what it gets."""
 
@@ -329,6 +297,7 @@ class WorkerConfig:
 
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the settings together."""
+        yield from self.limits.faults()
         yield from _weak_beyond_this_host(self.weak, self.masters, ("worker", "weak"), ("worker", "masters"))
         if len(self.labels) + len(self.share) > MOST_LABELS:
             wrong = f"{len(self.labels)} labels and {len(self.share)} shares are too many"

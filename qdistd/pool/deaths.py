@@ -10,7 +10,7 @@ from qdistd.model import Failure, Grant, Outcome, Settlement
 from qdistd.pool.cgroups import Cell, Remains
 
 GRACE = 2.0
-"""Seconds from SIGTERM to SIGKILL; also for a child that should end by itself."""
+"""Seconds in which a child that should end by itself must have done so."""
 
 STUBBORN = 5.0
 """Seconds that `close` waits for children that even SIGKILL does not end, as the kernel does not let go of them."""
@@ -103,11 +103,22 @@ def reap(pid: int, cell: Cell | None) -> Death:
 
 def crash(name: str, death: Death) -> Verdict:
     """The child died under the task, and not by our hand."""
-    kind = "memory" if death.starved else "exit" if death.status >= 0 else "signal"
     return Verdict(
         Outcome.CRASHED,
-        Failure(kind, f"the child that ran {name} {death.words}", number=abs(death.status)),
+        Failure(_kind(death), f"the child that ran {name} {death.words}", number=abs(death.status)),
     )
+
+
+def _kind(death: Death) -> str:
+    if death.starved and death.remains:
+        return "memory" if death.remains.limit else "oom"
+    return "exit" if death.status >= 0 else "signal"
+
+
+def struck(name: str) -> Verdict:
+    """A signal that was not ours wanted the child to end, and ended its task alone."""
+    message = f"{name} was ended by signal 15 (SIGTERM), which its worker had not sent"
+    return Verdict(Outcome.CRASHED, Failure("signal", message, number=signal.SIGTERM))
 
 
 def garbled(name: str, what: str) -> Verdict:

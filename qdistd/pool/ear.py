@@ -1,16 +1,20 @@
 """What one child says, by task: line by line into the log, and the last of it kept for the attempt.
 
 frames of Python code  ──ticket──┐                    ┌──> the log: QDIST_TASK_ID=…, at most so many lines a second
-descriptors 1 and 2 ──the head───┴──> Ear ── lines ───┴──> the end of it, for the settlement
+descriptors 1 and 2 ──the head───┴──> Ear ── lines ───┼──> the end of it, for the settlement
+frames with partial results ─────────> │              └──> what is new, once a second: `news`
+the page with its progress ──────────> └─────────────────> and when a task ends: `farewells`
 """
 
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 
-from qdistd.child.frames import LOGGED, READ_SIZE, READY
-from qdistd.model import MOST_OUTPUT, Grant, Said, id_text
+from qdistd.child import board
+from qdistd.child.frames import LOGGED, PARTIAL, READ_SIZE, READY
+from qdistd.model import MOST_OUTPUT, Grant, Progress, Said, id_text
 
 LONGEST_LINE = 8 * 1024
 """Bytes of a line in the log: a longer one becomes several."""
@@ -21,6 +25,12 @@ cost the host its journal, nor the worker its time. The attempt keeps the end of
 
 LINE = 1024
 """Bytes that make a line: a longer one counts as several."""
+MOST_PARTIALS, PARTIAL_BYTES = 200, 256 * 1024
+"""Partial results of one attempt that wait for a master: what a task hands out in some seconds (see `child.context`).
+Where there is none for longer, the oldest are let go."""
+
+MOST_FAREWELLS = 100
+"""Tasks that have ended and have something to tell that nobody knows yet."""
 
 WORTH_HEARING = 0.001
 """Seconds. A shorter task cannot have started a program, so what comes by descriptor can wait for its turn."""
@@ -40,6 +50,9 @@ class Speech:
         self.dropped = 0
         self.fresh = bytearray()
         """What nobody was told of yet; its end."""
+        self.partials: deque[bytes] = deque()
+        """The same of its partial results."""
+        self._weight = 0
         self._credit = BURST
         self._at = now
 
@@ -50,6 +63,21 @@ class Speech:
         del self.fresh[:-MOST_OUTPUT]
         if len(self.end) > 2 * MOST_OUTPUT:  # not at every line: that would move all of it each time
             del self.end[:-MOST_OUTPUT]
+
+    def bring(self, value: bytes) -> None:
+        """Add a partial result."""
+        self.partials.append(value)
+        self._weight += len(value)
+        while len(self.partials) > MOST_PARTIALS or self._weight > PARTIAL_BYTES:
+            self._weight -= len(self.partials.popleft())
+
+    def news(self) -> tuple[bytes, tuple[bytes, ...]]:
+        """What nobody was told of yet; they are told now."""
+        fresh, partials = bytes(self.fresh), tuple(self.partials)
+        self.fresh.clear()
+        self.partials.clear()
+        self._weight = 0
+        return fresh, partials
 
     def may(self, now: float, size: int) -> bool:
         """Whether the log takes one more line, of so many bytes."""
@@ -63,17 +91,25 @@ class Speech:
 
 
 class Ear:
-    """`descriptor`: our end of the pipe for what does not come in frames, and `speaker` knows who says that."""
+    """`descriptor`: our end of the pipe for what does not come in frames, and `speaker` knows who says that.
+
+    `page`: where the child writes its progress; -1: an older child, which has none.
+    """
 
     def __init__(
         self,
         descriptor: int,
+        page: int,
         log: logging.Logger,
         loop: asyncio.AbstractEventLoop,
         speaker: Callable[[], tuple[int, Grant | None]],
         worker: str = "",
     ) -> None:
+        self._farewells: deque[Said] = deque(maxlen=MOST_FAREWELLS)
         self._descriptor = descriptor
+        self._page = page
+        self._shown: tuple[int, Progress] | None = None
+        """The progress that was last told of."""
         self._log = log
         self._loop = loop
         self._speaker = speaker
@@ -86,11 +122,17 @@ class Ear:
         """What was said so far, for the next image of this program."""
         return {ticket: (bytes(speech.end), speech.part, speech.dropped) for ticket, speech in self._speeches.items()}
 
-    def inherit(self, said: dict[int, tuple[bytes, bytes, int]]) -> None:
+    def partials(self) -> dict[int, list[bytes]]:
+        """The same of partial results."""
+        return {ticket: list(speech.partials) for ticket, speech in self._speeches.items() if speech.partials}
+
+    def inherit(self, said: dict[int, tuple[bytes, bytes, int]], partials: dict[int, list[bytes]]) -> None:
         """Go on from there."""
         for ticket, (end, part, dropped) in said.items():
             speech = self._speeches[ticket] = Speech(self._now())
             speech.end, speech.part, speech.dropped = bytearray(end), part, dropped
+            for value in partials.get(ticket, ()):
+                speech.bring(value)
 
     def listen(self) -> bool:
         """Hear one mouthful of what comes by descriptor; whether there may be more."""
@@ -118,6 +160,10 @@ class Ear:
         """Take in what the task of this ticket says; no grant: the child itself says it, or what an old task left."""
         key = ticket if grant else READY
         speech = self._speeches.get(key) or self._speeches.setdefault(key, Speech(self._now()))
+        if kind == PARTIAL:
+            if grant:
+                speech.bring(data)
+            return
         if kind == LOGGED:
             speech.keep(data + b"\n")
             speech.dropped += not self._tell(speech, grant, level, data)
@@ -136,16 +182,20 @@ class Ear:
             speech.fresh.clear()
 
     def news(self, ticket: int, grant: Grant | None) -> Said | None:
-        """What the task of this ticket, which runs, has said since the last time."""
-        speech = self._speeches.get(ticket)
-        if grant is None or speech is None or not speech.fresh:
+        """What the task of this ticket has said, and how far it has come, since the last time."""
+        if grant is None:
             return None
-        fresh, speech.fresh = bytes(speech.fresh), bytearray()
-        return Said(grant.id, grant.attempt, fresh)
+        speech, progress = self._speeches.get(ticket), self._progress(ticket)
+        output, partials = speech.news() if speech else (b"", ())
+        if not (output or partials or progress):
+            return None
+        return Said(grant.id, grant.attempt, output, progress, partials)
 
-    def take(self, ticket: int, grant: Grant) -> bytes:
-        """The end of what a task has said, which has ended."""
+    def take(self, ticket: int, grant: Grant, took_time: bool) -> bytes:
+        """The end of what a task has said, which has ended. One that took its time may have come further, too."""
         speech = self._speeches.pop(ticket, None)
+        if took_time or speech:
+            self._take_leave(ticket, grant, speech)
         if speech is None:
             return b""
         if speech.part:
@@ -157,6 +207,25 @@ class Ear:
                 extra=self._fields(grant),
             )
         return bytes(speech.end[-MOST_OUTPUT:])
+
+    def farewells(self) -> list[Said]:
+        """The last that tasks have said which have ended, where nobody was told of it; they are told now."""
+        said = list(self._farewells)
+        self._farewells.clear()
+        return said
+
+    def _take_leave(self, ticket: int, grant: Grant, speech: Speech | None) -> None:
+        partials, progress = tuple(speech.partials) if speech else (), self._progress(ticket)
+        if partials or progress:
+            self._farewells.append(Said(grant.id, grant.attempt, b"", progress, partials))
+
+    def _progress(self, ticket: int) -> Progress | None:
+        """How far the task of this ticket has come, where nobody knows that yet."""
+        shown = board.read(self._page) if self._page >= 0 else None
+        if shown is None or shown[0] != ticket or shown == self._shown:
+            return None
+        self._shown = shown
+        return shown[1]
 
     def _tell(self, speech: Speech, grant: Grant | None, level: int, line: bytes) -> bool:
         """Log a line; False where the log has had enough."""

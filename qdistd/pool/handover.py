@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from qdistd.model import Grant
+from qdistd.model import Grant, Said
 from qdistd.pool.deaths import Verdict
 from qdistd.pool.settings import PoolSettings
 
@@ -43,6 +43,10 @@ class ChildEstate(msgspec.Struct):
     open: bool
     proven: bool
     retired: bool
+    asked: bool = False
+    """Whether a SIGTERM is on its way to it."""
+    partials: dict[int, list[bytes]] = {}
+    """Of each ticket the values that nobody was told of yet."""
 
     def kept(self) -> Iterator[int]:
         """The descriptors that are open."""
@@ -57,6 +61,8 @@ class PoolEstate(msgspec.Struct):
     children: list[ChildEstate]
     waiting: list[tuple[Grant, float]]
     """Tasks without a child, and since when."""
+    farewells: list[Said] = []
+    """The last that tasks have said which have ended, and nobody was told of."""
 
     def descriptors(self) -> list[int]:
         """All that must stay open."""

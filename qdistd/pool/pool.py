@@ -16,17 +16,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 from qdistd.call import encode_failure
 from qdistd.child.frames import Ready
-from qdistd.errors import ConfigError, Refused
+from qdistd.errors import ConfigError
 from qdistd.model import Grant, Held, Outcome, Said, Settlement
 from qdistd.pool.cgroups import Ground
 from qdistd.pool.chronicle import Chronicle
 from qdistd.pool.dealing import Waiting, deal
-from qdistd.pool.deaths import GRACE, STUBBORN, Ended, Verdict, cancelled, stopped
+from qdistd.pool.deaths import STUBBORN, Ended, Verdict, cancelled, stopped
+from qdistd.pool.ear import MOST_FAREWELLS
+from qdistd.pool.fate import NEVER
 from qdistd.pool.handover import PoolEstate
-from qdistd.pool.nursery import Nursery
 from qdistd.pool.pace import LONG, Pace
-from qdistd.pool.process import NEVER, ChildProcess
+from qdistd.pool.process import ChildProcess
 from qdistd.pool.settings import PoolSettings
+from qdistd.pool.staff import Staff
 
 CROWD = 16
 BREATH = 0.001
@@ -56,9 +58,6 @@ class Pool:
         ground: Ground | None = None,
         estate: PoolEstate | None = None,
     ) -> None:
-        self._settings = settings
-        self._next: PoolSettings | None = None
-        """Settings that are being tried."""
         self._wall = wall
         self._done = done
         self._room = room
@@ -67,22 +66,14 @@ class Pool:
         self._ground = ground
         self._loop = asyncio.get_running_loop()
         self._pace = Pace()
-        self._nursery = Nursery(self._loop, ground, log, self._stands, self._failed)
-        self._children: list[ChildProcess] = []
+        self._staff = Staff(settings, self, loop=self._loop, ground=ground, log=log, inherited=estate is not None)
+        self._children = self._staff.children
         self._waiting: deque[Waiting] = deque()
         self._settled: list[Settlement] = []
+        self._farewells: deque[Said] = deque(maxlen=MOST_FAREWELLS)
         self._told = 0
         """The room that was last spoken of."""
         self._timer: asyncio.TimerHandle | None = None
-        self._started: asyncio.Future[None] = self._loop.create_future()
-        self._closing = False
-        self._calm = False
-        """Whether no child is to be started, as others will go on with this."""
-        self._rehearsal: asyncio.Future[Refused | None] | None = None
-        """Whether the settings that are being tried are good, where that alone is the question."""
-        self._inherited = estate is not None
-        self._passing = asyncio.Event()
-        """Set by each death of a child that stood."""
         if estate:
             self._inherit(estate)
 
@@ -95,23 +86,23 @@ class Pool:
         """
         if self._ground:
             self._ground.sweep(self._loop, [child.cell.folder for child in self._children if child.cell])
-        self._populate()
+        self._staff.populate()
         try:
-            await self._started
+            await self._staff.started
         except ConfigError:
             await self.close()
             raise
 
     def room(self) -> int:
         """How many more tasks it wants now."""
-        if self._closing:
+        if self._staff.closing:
             return 0
         quota = self._pace.quota()
         return max(0, sum(child.room(quota) for child in self._children) - len(self._waiting))
 
     def give(self, grants: Sequence[Grant]) -> None:
         """Have these run. More than `room()` are taken too, and wait."""
-        if self._closing:
+        if self._staff.closing:
             self._release(grants)
         else:
             now = self._loop.time()
@@ -129,8 +120,14 @@ class Pool:
         return sum(1 for child in self._children if child.count)
 
     def said(self) -> list[Said]:
-        """What running tasks have said since the last time."""
-        return [said for child in self._children if (said := child.said())]
+        """What tasks have said since the last time: those that have ended, then those that run."""
+        return [*self.farewells(), *(said for child in self._children if (said := child.said()))]
+
+    def farewells(self) -> list[Said]:
+        """What tasks that have ended said at last, where nobody was told of it: to be told before their end is."""
+        said = list(self._farewells)
+        self._farewells.clear()
+        return said
 
     def cancel(self, task_id: bytes) -> None:
         """End this task, if it is here: at once where no child has begun it, else with the child that runs it."""
@@ -161,40 +158,30 @@ class Pool:
 
         A child of the new kind is tried first. Where none can start, that is logged and all stays as it is.
         """
-        self._next = settings
-        self._populate()
+        self._staff.resize(settings)
 
     async def rehearse(self, settings: PoolSettings) -> None:
         """Return once a child of this kind has stood, and went again. Refused: none can, and why."""
-        self._next, self._rehearsal = settings, self._loop.create_future()
-        self._populate()
-        if problem := await self._rehearsal:
-            raise problem
+        await self._staff.rehearse(settings)
 
     async def calm(self) -> None:
         """End the children that do not stand yet: who inherits starts its own. Refused where one does not die."""
-        self._calm = True
-        try:
-            async with asyncio.timeout(STUBBORN):
-                await self._nursery.close()
-        except TimeoutError:
-            self._calm = False
-            self._populate()
-            raise Refused("a child that was about to start does not die: the kernel does not let go of it") from None
+        await self._staff.calm()
 
     def bequeath(self) -> PoolEstate:
         """Write down all there is, and let go of it: nothing happens here any more. `calm` comes before."""
         if self._timer:
             self._timer.cancel()
-        children, self._children = self._children, []
-        for child in children:
+        for child in self._children:
             self._loop.remove_reader(child.results)
             self._loop.remove_reader(child.exited)
-        return PoolEstate([child.bequeath() for child in children], [(*waiting,) for waiting in self._waiting])
+        children = [child.bequeath() for child in self._children]
+        self._children.clear()
+        return PoolEstate(children, [(*waiting,) for waiting in self._waiting], self.farewells())
 
     async def close(self) -> None:
-        """End all children: SIGTERM, then SIGKILL after `GRACE`. What they ran is settled as released."""
-        self._closing = True
+        """End all children: SIGTERM, then SIGKILL after their grace. What they ran is settled as released."""
+        self._staff.closing = True
         self._release(self.recall())
         now = self._loop.time()
         for child in self._children:
@@ -202,85 +189,44 @@ class Pool:
             self._arm(child.due())
         self._after()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE + STUBBORN):
-                await self._nursery.close()
-                await self._gone()
+            async with asyncio.timeout(max((child.fate.grace for child in self._children), default=0) + STUBBORN):
+                await self._staff.gone()
         for child in self._children:
             self._log.error("child %d does not die: the kernel does not let go of it", child.pid)
         if self._timer:
             self._timer.cancel()
 
-    async def _gone(self) -> None:
-        while self._children:
-            self._passing.clear()
-            await self._passing.wait()
-
     def _inherit(self, estate: PoolEstate) -> None:
         self._waiting.extend(Waiting(*waiting) for waiting in estate.waiting)
+        self._farewells.extend(estate.farewells)
         for left in estate.children:
             child = ChildProcess.inherited(left, self._ground, self._loop, self._log)
             self._watch(child)
-            self._retire(child)
+            self._staff.inherit(child)
 
-    # --- what happens
+    # --- what happens to the staff
 
-    def _stands(self, child: ChildProcess, settings: PoolSettings, ready: Ready) -> None:
-        if settings is self._next and self._rehearsal:
-            self._retire(child)
-            self._conclude(None)
-        elif settings is self._next:
-            self._adopt(settings)
+    def joined(self, child: ChildProcess, ready: Ready) -> None:
+        """See `Employer`."""
         self._chronicle.stands(ready)
         self._watch(child)
-        if not self._started.done() and self._staffed():
-            self._started.set_result(None)
-        self._populate()
         self._after()
 
+    def leaves(self, child: ChildProcess, grants: Sequence[Grant]) -> None:
+        """See `Employer`."""
+        self._put_back(grants)
+        self._arm(child.due())
+
+    def renewed(self) -> None:
+        """See `Employer`."""
+        self._pace = Pace()
+
     def _watch(self, child: ChildProcess) -> None:
-        self._children.append(child)
         if not child.ended:
             self._loop.add_reader(child.results, self._readable, child)
         self._loop.add_reader(child.exited, self._died, child)
 
-    def _staffed(self) -> bool:
-        """Whether there are as many children as there should be. One that has to end something takes a place."""
-        fresh = sum(child.open for child in self._children)
-        busy = sum(not child.open and child.count > 0 for child in self._children)
-        return fresh > 0 and fresh + busy >= self._settings.processes
-
-    def _retire(self, child: ChildProcess) -> None:
-        self._put_back(child.retire(self._loop.time()))
-        self._arm(child.due())
-
-    def _conclude(self, error: Refused | None) -> None:
-        """The rehearsal is over."""
-        rehearsal, self._rehearsal, self._next = self._rehearsal, None, None
-        if rehearsal and not rehearsal.done():
-            rehearsal.set_result(error)
-
-    def _adopt(self, settings: PoolSettings) -> None:
-        """The settings have proven good: the children of the old ones do what they have taken, and go."""
-        self._settings, self._next = settings, None
-        self._pace = Pace()
-        for child in self._children:
-            self._retire(child)
-
-    def _failed(self, settings: PoolSettings, reason: str) -> None:
-        problem = ConfigError(f"[worker] tasks = {', '.join(settings.modules)}: {reason}")
-        if not self._started.done() and not self._inherited:
-            self._started.set_exception(problem)
-        elif settings is self._next and self._rehearsal:
-            self._conclude(problem)
-            self._populate()
-        elif settings is self._next:
-            self._log.error("the old settings of the pool stay, as the new ones are of no use: %s", reason)
-            self._next = None
-            self._populate()
-        else:
-            self._log.error("%s; another will be tried", reason)
-            if not self._started.done():
-                self._started.set_result(None)
+    # --- what happens
 
     def _readable(self, child: ChildProcess) -> None:
         self._collect(child)
@@ -301,12 +247,9 @@ class Pool:
         self._children.remove(child)
         expected = not child.open
         burial = child.bury(self._loop.time(), self._wall())
-        self._note(burial.ended)
+        self._note(child, burial.ended)
         self._put_back(burial.grants)
-        if self._chronicle.died(child.pid, burial, expected=expected) and not child.proven:
-            self._nursery.stumble(self._settings, "a child died before it had run anything")
-        self._passing.set()
-        self._populate()
+        self._staff.buried(child, in_vain=self._chronicle.died(child.pid, burial, expected=expected))
         self._after()
 
     def _tick(self) -> None:
@@ -329,18 +272,19 @@ class Pool:
         return grants
 
     def _collect(self, child: ChildProcess) -> None:
-        ended = child.read(self._loop.time())
-        self._note(ended)
-        if ended:
-            self._nursery.praise()
+        now = self._loop.time()
+        if ended := child.read(now):
+            self._note(child, ended)
+            self._staff.worked(child, now)
         self._arm(child.due())
 
-    def _note(self, ended: Iterable[Ended]) -> None:
+    def _note(self, child: ChildProcess, ended: Iterable[Ended]) -> None:
+        self._farewells.extend(child.ear.farewells())
         for name, settlement in ended:
             self._settled.append(settlement)
             if settlement.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
                 self._pace.learn(name, settlement.wall)
-            if settlement.outcome is Outcome.FAILED:
+            if settlement.outcome in (Outcome.FAILED, Outcome.REJECTED):
                 self._chronicle.failed(name, settlement)
 
     def _put_back(self, grants: Sequence[Grant]) -> None:
@@ -354,16 +298,6 @@ class Pool:
     def _settle(self, grant: Grant, verdict: Verdict) -> None:
         value = encode_failure(verdict.failure)
         self._settled.append(Settlement(grant.id, grant.attempt, verdict.outcome, value))
-
-    def _populate(self) -> None:
-        """See to it that there are as many children as there should be. Those that go take their place until then."""
-        if self._closing or self._calm:
-            return
-        if self._next is not None:
-            self._nursery.want(self._next, 1)
-            return
-        least = 0 if self._started.done() else 1  # those that we have inherited must not keep all places
-        self._nursery.want(self._settings, max(self._settings.processes - len(self._children), least))
 
     # --- after everything that happens
 

@@ -10,23 +10,20 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
-from qdistd.child.frames import LOGGED, READY, TICKET, Care, Ready, task_frame
-from qdistd.model import Grant, Outcome, Said, Settlement
+from qdistd.child.frames import PARTIAL, READY, TICKET, Care, Ready, task_frame
+from qdistd.model import Grant, Said, Settlement
 from qdistd.pool.cgroups import Ground
 from qdistd.pool.deaths import (
     GRACE,
     Burial,
     Death,
     Ended,
-    Verdict,
     cancelled,
-    crash,
     garbled,
     muted,
     overrun,
@@ -35,18 +32,14 @@ from qdistd.pool.deaths import (
     victim,
 )
 from qdistd.pool.ear import WORTH_HEARING, Ear
+from qdistd.pool.fate import KNOWN, NEVER, PLAIN, Fate
 from qdistd.pool.handover import ChildEstate
 from qdistd.pool.inlet import Frame, Garbled, Inlet
 from qdistd.pool.outlet import Outlet
 from qdistd.pool.pace import AHEAD, ALONE, DEAF, LONG, MOST
 from qdistd.pool.settings import PoolSettings
 from qdistd.pool.spawn import Spawned
-
-NEVER = float("inf")
-
-_OUTCOMES = (Outcome.SUCCEEDED, Outcome.FAILED)
-"""What a child can say of a task."""
-
+from qdistd.pool.wear import Wear
 
 Given = tuple[Grant, float]
 """A task in a child, and how long it was expected to take."""
@@ -68,14 +61,19 @@ class ChildProcess:
         """Whether it has ever ended a task."""
         self.load = 0.0
         """Seconds that what it has will take; `ALONE`: nothing may be added."""
-        self.kill_at = NEVER
+        self.fate = Fate(spawned.pid, spawned.cell, settings.grace)
+        self._verdicts = self.fate.verdicts
+        self.wear = Wear(spawned.pid, settings.child_tasks, settings.child_memory)
+        self.worn = False
+        self.heir: ChildProcess | None = None
+        """Who takes its place as soon as it has nothing left to do."""
         self._spawned = spawned
         self._settings = settings
         self._loop = loop
         self._tasks = Outlet(spawned.tasks, loop)
         self._tickets = Outlet(spawned.tickets, loop)
         self._inlet = Inlet(spawned.results, settings.result)
-        self._ear = Ear(spawned.voice, log, loop, self._speaker, settings.worker)
+        self.ear = Ear(spawned.voice, spawned.board, log, loop, self._speaker, settings.worker)
         self._given: dict[int, Given] = {}
         self._last_ticket = READY
         self._frames: list[bytes] = []
@@ -83,9 +81,8 @@ class ChildProcess:
         """When the head began, as far as we know."""
         self._deaf_at = NEVER
         """When it must have begun."""
-        self._verdicts: dict[int, Verdict] = {}
-        """How tasks end that are to die with the child, by ticket."""
-        self._retired = False
+        self.retired = False
+        """Whether it ends as soon as it has done what it has taken."""
         self._cpu = 0.0
         """Processor time that its results account for."""
 
@@ -119,7 +116,7 @@ class ChildProcess:
             tasks=self._tasks.bequeath(),
             tickets=self._tickets.bequeath(),
             unread=self._inlet.unread,
-            said=self._ear.bequeath(),
+            said=self.ear.bequeath(),
             ended=self.ended,
             given=[(ticket, *given) for ticket, given in self._given.items()],
             verdicts=self._verdicts,
@@ -127,11 +124,13 @@ class ChildProcess:
             load=self.load,
             since=self._since,
             deaf_at=self._deaf_at,
-            kill_at=self.kill_at,
+            kill_at=self.fate.kill_at,
             cpu=self._cpu,
             open=self.open,
             proven=self.proven,
-            retired=self._retired,
+            retired=self.retired,
+            asked=self.fate.asked,
+            partials=self.ear.partials(),
         )
 
     @classmethod
@@ -140,18 +139,19 @@ class ChildProcess:
     ) -> "ChildProcess":
         """The child that an earlier image has written down."""
         cell = ground.adopt(estate.cell) if ground and estate.cell else None
-        spawned = Spawned(pid=estate.pid, cell=cell, **estate.descriptors)
+        spawned = Spawned(**{"board": -1, **estate.descriptors}, pid=estate.pid, cell=cell)
         child = cls(spawned, estate.settings, loop, log)
-        child._ear.inherit(estate.said)
+        child.ear.inherit(estate.said, estate.partials)
         child._tasks = Outlet(spawned.tasks, loop, estate.tasks)
         child._tickets = Outlet(spawned.tickets, loop, estate.tickets)
         child._inlet = Inlet(spawned.results, estate.settings.result, estate.unread)
         child._inlet.ended = estate.ended
         child._given = {ticket: (grant, cost) for ticket, grant, cost in estate.given}
-        child._verdicts, child._last_ticket = estate.verdicts, estate.last_ticket
-        child._since, child._deaf_at, child.kill_at = estate.since, estate.deaf_at, estate.kill_at
+        child.fate.verdicts.update(estate.verdicts)
+        child.fate.asked, child.fate.kill_at = estate.asked, estate.kill_at
+        child._since, child._deaf_at, child._last_ticket = estate.since, estate.deaf_at, estate.last_ticket
         child._cpu, child.load = estate.cpu, estate.load
-        child.open, child.proven, child._retired = estate.open, estate.proven, estate.retired
+        child.open, child.proven, child.retired = estate.open, estate.proven, estate.retired
         return child
 
     # --- giving and taking back
@@ -171,7 +171,8 @@ class ChildProcess:
         self._last_ticket += 1
         self._given[self._last_ticket] = (grant, cost)
         care = Care.NONE if not grant.timeout else Care.APART if cost == ALONE else Care.TIDY
-        self._frames.append(task_frame(self._last_ticket, grant.name.encode(), grant.payload, care))
+        limit, soft = grant.timeout or self._settings.timeout, grant.soft_timeout or self._settings.soft_timeout
+        self._frames.append(task_frame(self._last_ticket, grant, care, limit, soft))
         self.load += cost
 
     def flush(self) -> None:
@@ -203,7 +204,7 @@ class ChildProcess:
     def read_ready(self) -> Ready | None:
         """What the child has to say of itself, as soon as it stands. Garbled where that is something else."""
         for frame in self._inlet.read():
-            if frame[0] >= LOGGED:  # a module that talks while it is imported
+            if frame[0] >= PARTIAL:  # a module that talks while it is imported
                 self._settle(frame)
                 continue
             self._cpu = frame[-3]
@@ -225,8 +226,8 @@ class ChildProcess:
             return ended
         if ended:
             self._next_begins(now)
-        if self.ended or (self._retired and not self._given):
-            self.kill_at = min(self.kill_at, now + GRACE)
+        if self.ended or (self.retired and not self._given):
+            self.fate.by(now + GRACE)
         return ended
 
     def _sort(self, frames: Iterator[Frame], ended: list[Ended]) -> None:
@@ -237,23 +238,37 @@ class ChildProcess:
 
     def _settle(self, frame: Frame) -> Ended | None:
         """How a task has ended; None where it only says something."""
-        outcome, ticket, started, wall, cpu, rss, value = frame
-        if outcome >= LOGGED:
-            self._ear.hear(ticket, self._grant(ticket), value, rss, outcome)
+        code, ticket, started, wall, cpu, rss, value = frame
+        if code >= PARTIAL:
+            self.ear.hear(ticket, self._grant(ticket), value, rss, code)
             return None
-        if ticket not in self._given or outcome >= len(_OUTCOMES):
+        plain = code < len(PLAIN) and not self._verdicts
+        if ticket not in self._given or not (plain or code in KNOWN):
             raise Garbled(f"a result of task {ticket}, which it does not have")
         if wall > WORTH_HEARING:
-            self._ear.listen()
+            self.ear.listen()
         grant, cost = self._given.pop(ticket)
         self.load = self.load - cost if self._given else 0.0
         self.proven = True
         self._cpu += cpu
-        said = self._ear.take(ticket, grant)
-        settlement = Settlement(
-            *(grant.id, grant.attempt, _OUTCOMES[outcome], value, started, wall, cpu, rss), output=said
+        self.wear.ran += 1
+        self.wear.peak = rss
+        said = self.ear.take(ticket, grant, wall > WORTH_HEARING)
+        wait = -1.0
+        if plain:
+            outcome = PLAIN[code]
+        else:
+            outcome, value, wait = self.fate.read(ticket, grant.name, code, value)
+            self._go_on()
+        token = b""
+        return grant.name, Settlement(
+            grant.id, grant.attempt, outcome, value, started, wall, cpu, rss, token, said, wait
         )
-        return grant.name, settlement
+
+    def _go_on(self) -> None:
+        """Be given tasks again, should the one that was to end have left the child alive."""
+        if not self.open and self.fate.spare():
+            self.open = not self.retired
 
     def _speaker(self) -> tuple[int, Grant | None]:
         """Who says what comes by descriptor, as far as one can know."""
@@ -265,22 +280,22 @@ class ChildProcess:
 
     def said(self) -> Said | None:
         """What the task that runs has said since the last time."""
-        return self._ear.news(*self._speaker())
+        return self.ear.news(*self._speaker())
 
     # --- what is due
 
     def due(self) -> float:
         """When it wants to be looked after next."""
         if self._verdicts or not self._given:
-            return self.kill_at
-        due = min(self.kill_at, self._deaf_at, self._since + self._limit())
+            return self.fate.kill_at
+        due = min(self.fate.kill_at, self._deaf_at, self._since + self._limit())
         return min(due, self._since + LONG) if len(self._given) > 1 else due
 
     def look_after(self, now: float) -> list[Grant]:
         """Do what is due. The tasks that it had to give back, as the one before them takes long."""
         if now < self.due():
             return []
-        if now < self.kill_at:
+        if now < self.fate.kill_at:
             return self._visit(now)
         if self.ended and self._given:
             self._verdicts.setdefault(self._head(), muted(self._name()))
@@ -317,12 +332,12 @@ class ChildProcess:
     # --- the end
 
     def cancel(self, task_id: bytes, now: float) -> None:
-        """Have a task that it has taken end, and the child with it."""
+        """Have a task end that it has taken. To say so again changes nothing."""
         for ticket, (grant, _) in self._given.items():
-            if grant.id == task_id:
+            if grant.id == task_id and ticket not in self._verdicts:
                 self._verdicts[ticket] = cancelled(grant.name)
-        if self._verdicts:
-            self.terminate(now)
+                self.open = False
+                self.fate.ask(now)
 
     def stop(self, now: float) -> None:
         """Have it end now. What it has taken goes back; the rest must have been recalled."""
@@ -330,40 +345,28 @@ class ChildProcess:
         for ticket, (grant, _) in self._given.items():
             self._verdicts.setdefault(ticket, stopped(grant.name, "the worker stops"))
         if self._given:
-            self.terminate(now)
+            self.fate.ask(now)
 
     def retire(self, now: float) -> list[Grant]:
         """Have it end as soon as it has done what it has taken. The tasks that it has not."""
         grants = self.recall()
         self.open = False
-        self._retired = True
+        self.retired = True
         self._tickets.close()
         if not self._given:
-            self.kill_at = min(self.kill_at, now + GRACE)
+            self.fate.by(now + GRACE)
         return grants
-
-    def terminate(self, now: float) -> None:
-        """Ask it to end; what its tasks have started, too."""
-        self._signal(signal.SIGTERM)
-        self.kill_at = min(self.kill_at, now + GRACE)
 
     def kill(self) -> None:
         """End it, and what its tasks have started."""
-        self._signal(signal.SIGKILL)
-        if self.cell:
-            self.cell.kill()
-        self.kill_at = NEVER
-
-    def _signal(self, number: int) -> None:
         self.open = False
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        self.fate.kill()
 
     def bury(self, now: float, wall: float) -> Burial:
         """The child is dead: end what it left running, take back what it had, and let go of everything."""
         self.kill()
         ended = self._last_results()
-        self._ear.hear_out()
+        self.ear.hear_out()
         grants = self.recall()
         death = reap(self.pid, self.cell)
         ended += [self._victim(ticket, death, now, wall) for ticket in self._given]
@@ -378,22 +381,17 @@ class ChildProcess:
 
     def _victim(self, ticket: int, death: Death, now: float, wall: float) -> Ended:
         grant, seconds = self._given[ticket][0], now - self._since
-        verdict = self._verdict_on(ticket, grant.name, death)
+        verdict = self.fate.last(ticket, grant.name, death)
         cpu = max(death.cpu - self._cpu, 0.0)
-        return victim(grant, verdict, death, (wall - seconds, seconds, cpu), self._ear.take(ticket, grant))
-
-    def _verdict_on(self, ticket: int, name: str, death: Death) -> Verdict:
-        if ticket in self._verdicts:
-            return self._verdicts[ticket]
-        if self._verdicts:
-            return stopped(name, "its child had to be ended because of another task")
-        return crash(name, death)
+        said = self.ear.take(ticket, grant, True)
+        return victim(grant, verdict, death, (wall - seconds, seconds, cpu), said)
 
     def _close(self) -> None:
-        self._ear.close()
+        self.ear.close()
         self._tasks.close()
         self._tickets.close()
         for descriptor in self._spawned.kept:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
         if self.cell:
             self.cell.vanish(self._loop)

@@ -24,3 +24,11 @@ class PoolSettings(msgspec.Struct, frozen=True):
     """Whose pool it is: stands beside what its tasks say."""
     shares: dict[str, str] = {}
     """Where this worker has its shares, by their names."""
+    soft_timeout: float = 0.0
+    """Seconds after which a task that brings no soft limit of its own gets `SoftTimeout`; 0: never."""
+    grace: float = 2.0
+    """Seconds from SIGTERM to SIGKILL."""
+    child_tasks: int = 0
+    """After how many tasks a child is replaced; 0: never."""
+    child_memory: int = 0
+    """Bytes of resident memory above which a child is replaced after its task; 0: never."""

@@ -1,4 +1,4 @@
-"""Starts a child: a clean new program that inherits four pipes and nothing else of the worker.
+"""Starts a child: a clean new program that inherits pipes, a page of memory and nothing else of the worker.
 
 It is executed, not forked off: neither keys nor connections nor locks of the worker exist in its memory.
 """
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from qdistd.child import board
 from qdistd.child.frames import Setup
 from qdistd.pool.cgroups import Cell, Ground
 from qdistd.pool.settings import PoolSettings
@@ -44,6 +45,8 @@ class Spawned(NamedTuple):
     life: int
     voice: int
     """What it, and what it has started, write to descriptors 1 and 2."""
+    board: int
+    """The page with its progress, see `child.board`."""
     cell: Cell | None = None
     """Its cgroup."""
 
@@ -55,7 +58,7 @@ class Spawned(NamedTuple):
     @property
     def kept(self) -> tuple[int, ...]:
         """The descriptors that are to be closed when the process is gone; `life` before then kills it."""
-        return self.exited, self.tickets_back, self.results, self.life, self.voice
+        return self.exited, self.tickets_back, self.results, self.life, self.voice, self.board
 
 
 def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
@@ -66,13 +69,15 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
         results, results_end = _pipe(ours, theirs)
         life_end, life = _pipe(theirs, ours)
         voice, voice_end = _pipe(ours, theirs)
+        page = board.make()
+        ours.callback(os.close, page)
         for descriptor in (tasks, tickets, tickets_end, results, voice):
             os.set_blocking(descriptor, False)
         cell = ground.cell(settings.memory, settings.pids) if ground else None
         if cell:
             ours.callback(cell.remove)
         setup = Setup(
-            *(tasks_end, tickets_end, results_end, life_end),
+            *(tasks_end, tickets_end, results_end, life_end, page),
             modules=settings.modules,
             path=settings.path,
             memory=0 if cell and cell.limits_memory else settings.memory,
@@ -83,7 +88,7 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
         pid = _execute(setup, voice_end, _through(cell.door) if cell else [])
         exited = os.pidfd_open(pid)
         ours.pop_all()
-        return Spawned(pid, exited, tasks, tickets, tickets_end, results, life, voice, cell)
+        return Spawned(pid, exited, tasks, tickets, tickets_end, results, life, voice, page, cell)
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
@@ -108,7 +113,7 @@ def _execute(setup: Setup, voice: int, first: list[str]) -> int:
         stdin=subprocess.DEVNULL,
         stdout=voice,
         stderr=voice,
-        pass_fds=(setup.tasks, setup.tickets, setup.results, setup.life),
+        pass_fds=(setup.tasks, setup.tickets, setup.results, setup.life, setup.board),
         start_new_session=True,
         env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
     )

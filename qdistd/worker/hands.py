@@ -41,7 +41,10 @@ class Pool(Protocol):
         """How many tasks run at this moment."""
 
     def said(self) -> list[Said]:
-        """What running tasks have said since the last time."""
+        """What tasks have said since the last time: those that have ended, then those that run."""
+
+    def farewells(self) -> list[Said]:
+        """What tasks that have ended said at last, where nobody was told of it: to be told before their end is."""
 
     def cancel(self, task_id: bytes) -> None:
         """End this task, if it is here."""

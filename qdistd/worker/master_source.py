@@ -44,6 +44,9 @@ MOST_TALKERS = 100
 LIVE_OUTPUT = 16 * 1024
 """Tasks, and bytes of each, that one report speaks of: far under a frame, whatever results it has."""
 
+LIVE_PARTIALS = 4 * 1024 * 1024
+"""Bytes of partial results in one report, for the same reason."""
+
 GOODBYE = 2.0
 """Seconds it may take to answer `Bye`, and as many for the connection to end."""
 
@@ -223,7 +226,7 @@ class MasterConversation:
         if self._reporting:
             return
         batch = self._hands.outbox.batch()
-        said = self._news(now)
+        said = self._news(now, ending=bool(batch))
         if not batch and not said and now < self._reported_at + self._welcome.heartbeat:
             return
         self._reporting = True
@@ -232,13 +235,12 @@ class MasterConversation:
         report = Report([fitting(item, limit) for item in batch], said)
         self._ask(report, partial(self._reported, batch))
 
-    def _news(self, now: float) -> list[Said]:
-        """What running tasks have said. Of more than fits the master hears when they end."""
-        if now < self._looked_at + BETWEEN_WORDS:
-            return []
-        self._looked_at = now
-        news = self._hands.pool.said()[:MOST_TALKERS]
-        return [Said(said.id, said.attempt, said.output[-LIVE_OUTPUT:]) for said in news]
+    def _news(self, now: float, *, ending: bool) -> list[Said]:
+        """What tasks have said; between times that of those whose end goes with it. More than fits is not told."""
+        if now >= self._looked_at + BETWEEN_WORDS:
+            self._looked_at = now
+            return _fitting(self._hands.pool.said())
+        return _fitting(self._hands.pool.farewells()) if ending else []
 
     def _reported(self, batch: list[Settlement], reported: Reported) -> None:
         self._reporting = False
@@ -273,3 +275,13 @@ class MasterConversation:
     def _answered(self, answer: asyncio.Future[Any]) -> None:
         answer.exception()  # for the next turn to hear; where there is none any more, nobody needs to
         self._ring()
+
+
+def _fitting(news: list[Said]) -> list[Said]:
+    """As much of it as one report takes."""
+    left, fitting = LIVE_PARTIALS, []
+    for said in news[:MOST_TALKERS]:
+        left -= sum(map(len, said.partials))
+        partials = said.partials if left >= 0 else ()
+        fitting.append(Said(said.id, said.attempt, said.output[-LIVE_OUTPUT:], said.progress, partials))
+    return fitting

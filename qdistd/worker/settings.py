@@ -65,4 +65,8 @@ def _pool_settings(config: WorkerConfig, name: str) -> PoolSettings:
         result=config.limits.result,
         worker=name,
         shares={share.name: str(share.path) for share in config.share.values()},
+        soft_timeout=config.limits.soft_timeout,
+        grace=config.limits.grace,
+        child_tasks=config.limits.child_tasks,
+        child_memory=config.limits.child_memory,
     )

@@ -46,6 +46,9 @@ class SimPool:
     def said(self) -> list[Said]:
         return []
 
+    def farewells(self) -> list[Said]:
+        return []
+
     def cancel(self, task_id: bytes) -> None:
         ended = [grant for grant in self._waiting if grant.id == task_id]
         self._waiting = [grant for grant in self._waiting if grant.id != task_id]
