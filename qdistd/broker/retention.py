@@ -9,8 +9,8 @@ DAY = 86400.0
 PURGE_EVERY = 10.0
 """Seconds between two looks: one of them costs as much as a task."""
 
-PURGE_PAUSE = 0.01
-"""Seconds between two stretches of a purge: room for work in between, and still more than a master can settle."""
+PURGE_PAUSE = 0.005
+"""Seconds between two stretches of a purge: room for work in between, and still as many as a master settles."""
 
 
 class Retention(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qdistd.cli.cluster import END_STATES
+from qdistd.cli.completing import queue_names
 from qdistd.cli.exits import Exit
 from qdistd.cli.progress import progress
 from qdistd.cli.words import duration
@@ -23,7 +24,7 @@ MIB = 1024 * 1024
 @click.option(
     "--state", "states", type=click.Choice(END_STATES), multiple=True, help="Only in this state; may be repeated."
 )
-@click.option("--queue", default="", help="Only of this queue.")
+@click.option("--queue", default="", shell_complete=queue_names, help="Only of this queue.")
 @click.option("--name", default="", help="Only tasks of this name.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing, and say how many it would be.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
@@ -31,7 +32,7 @@ def purge_command(older_than: float, states: tuple[str, ...], queue: str, name: 
     """Delete tasks that have ended, with their results and all that is known of them.
 
     What has not ended is never touched, nor what another task waits for. Tasks that are old enough go by themselves
-    ([retention] in master.toml). It works in small steps, so that others do not notice. Needs an admin key.
+    ([retention] in master.toml). It works in small steps, so that others do not notice. Needs a key of the role admin.
 
     \b
       qdist purge --older-than 7d --state failed --dry-run
@@ -79,7 +80,7 @@ def backup_command(file: Path, force: bool) -> None:
 
     All tasks and results as they are at one moment. FILE is readable for you alone. It is there only once it is whole,
     checked and on the disk; whatever goes wrong leaves nothing. The master makes its copy in the folder of its store
-    first, which takes as much space there for a while. Needs an admin key. "qdist restore" is the way back.
+    first, which takes as much space there for a while. Needs a key of the role admin. "qdist restore" is the way back.
     """
     from qdistd.cli.context import connected
     from qdistd.cli.output import amount

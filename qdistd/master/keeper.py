@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from qdistd.broker import Broker
+from qdistd.broker import PURGE_PAUSE, Broker
 from qdistd.errors import Overloaded, QdistError, Refused
 from qdistd.master.clerk import Clerk
 from qdistd.master.guest import Guest
@@ -27,8 +27,8 @@ PIECE = 512 * 1024
 SILENCE = 60.0
 """Seconds after which nobody seems to want the copy any more: its asker takes each piece at once."""
 
-PURGE_WEIGHT = 500
-"""What a step of a purge weighs: a quarter of a transaction."""
+PURGE_WEIGHT = 200
+"""What a step of a purge weighs, in tasks that a transaction moves."""
 
 ENDS = tuple(state for state in State if state.final)
 
@@ -65,7 +65,8 @@ class Keeper:
 
     def _purge(self, guest: Guest, number: int, purge: Purge) -> None:
         def answer(done: Purged) -> None:
-            guest.peer.answer(number, done)
+            """After a pause: the next step is asked for at once."""
+            self._loop.call_later(PURGE_PAUSE, guest.peer.answer, number, done)
 
         self._put(guest, number, lambda: self._weed(purge), answer, PURGE_WEIGHT)
 

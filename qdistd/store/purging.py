@@ -20,8 +20,8 @@ from qdistd.store.tallies import Tally
 Write = Callable[[str, Sequence[tuple[object, ...]]], int]
 """Runs one statement that writes, for each row of values; how many rows of the store it changed."""
 
-MOST_ROWS = 250
-"""Tasks deleted in one transaction, about 2 ms of work."""
+MOST_ROWS = 100
+"""Tasks deleted in one transaction, about a millisecond of work."""
 
 MOST_BYTES = 4 * 1024 * 1024
 """Bytes of payloads and results after which a stretch ends: every page of a large one is taken in hand."""
