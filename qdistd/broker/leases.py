@@ -148,7 +148,8 @@ class Leases(Ledger):
         """The seat that holds the lease: another one for a result that outlived its incarnation on disk."""
         if not settlement.token or settlement.token == seat.row.token:
             return seat
-        return self._seats.get(settlement.token)
+        holder = self._seats.get(settlement.token)
+        return None if holder is None or holder.row.former else holder
 
     def unmail(self, seat: Seat) -> None:
         """What this stock client holds will have no result to collect."""
