@@ -16,7 +16,7 @@ from cluster import Cluster
 from daemons import DEADLINE
 from shell import COMMAND, Shell
 
-from qdistd.config import load_master, load_worker
+from qdistd.config import load_client, load_master, load_worker
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
@@ -101,6 +101,8 @@ def test_its_settings_are_valid(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     if text.startswith("# /etc/qdist/master.toml\n"):
         load_master(file)
+    elif text.startswith("# /etc/qdist/client.toml\n"):
+        load_client(file)
     else:
         load_worker(file, "mail")
 
