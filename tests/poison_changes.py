@@ -84,6 +84,10 @@ def allow_less_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (5, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
+def _name(handler: Any) -> str:
+    return getattr(handler, "__name__", str(handler))
+
+
 def state() -> dict[str, Any]:
     """All that the tasks above change, as the one who comes after them finds it."""
     mask = os.umask(0o77)
@@ -95,7 +99,7 @@ def state() -> dict[str, Any]:
         "folder": os.path.realpath("."),
         "umask": mask,
         "environment": sorted(os.environ),
-        "handlers": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
+        "handlers": [_name(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
         "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         "alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         "depth": sys.getrecursionlimit(),

@@ -1,7 +1,10 @@
 """Tasks that give, or raise, what cannot be sent, or explodes when it is looked at. See `poison_samples`."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
+
+import qdistd
 
 # -- values that are none
 
@@ -149,3 +152,60 @@ def exit_politely() -> None:
 
 def recurse() -> None:
     recurse()
+
+
+# -- words of ours, taken in vain
+
+
+class RudeRetry(qdistd.Retry):
+    """Wants to wait for something that is no time."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(f"no {name} of me")
+
+
+class RudeReject(qdistd.Reject):
+    """Says that it is another class."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise SystemExit("no class of me")
+
+    __str__ = RudeError.__str__
+
+
+class RudeCancel(qdistd.Cancelled):
+    """Nobody has cancelled it."""
+
+
+def retry_rudely(after: Any) -> None:
+    error = RudeRetry()
+    vars(BaseException)["__dict__"].__get__(error)["after"] = after
+    raise error
+
+
+def reject_rudely() -> None:
+    raise RudeReject("no more")
+
+
+def cancel_rudely() -> None:
+    raise RudeCancel("who?")
+
+
+def report_rudely() -> list[str]:
+    """What came of reports that are none."""
+    return [
+        _tried(lambda: qdistd.progress(float("nan"))),
+        _tried(lambda: qdistd.progress(1, 1, "\ud800" * 100_000)),
+        _tried(lambda: qdistd.progress(1, 1, Liar("a lie"))),
+        _tried(lambda: qdistd.partial(Unnamed())),
+        _tried(lambda: qdistd.partial(b"x" * (1 << 20))),
+    ]
+
+
+def _tried(report: Callable[[], None]) -> str:
+    try:
+        report()
+    except (qdistd.Refused, SystemExit) as error:
+        return type(error).__name__
+    return "taken"

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster
+from cluster import Cluster, Tables
 from daemons import Daemon
 from patience import until
 
@@ -50,11 +50,12 @@ class Ward:
         home: Cgroup | None = None,
         around: Sequence[Path] = (),
         before: Sequence[str] = (),
+        master: Tables | None = None,
         **limits: Any,
     ) -> None:
         folder.mkdir(exist_ok=True)
-        worker = {"processes": processes, "tasks": TASKS, "path": [HERE]}
-        self.cluster = Cluster(folder, workers=1, worker={"worker": worker, "limits": limits})
+        worker = {"processes": processes, "tasks": TASKS, "path": [HERE], "queues": ["default", "poison"]}
+        self.cluster = Cluster(folder, workers=1, master=master, worker={"worker": worker, "limits": limits})
         self.master, [self.worker] = self.cluster.master, self.cluster.workers
         self.home, self.around = home, around
         self._processes = processes

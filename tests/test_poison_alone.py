@@ -10,12 +10,13 @@ import pytest
 from bounds import bounds, reached
 from clearing import clearing
 from conftest import CLUSTERS
+from patience import until
 from poison_ward import Neighbours, Ward
 from shell import Shell
 
 from qdistd.model import MOST_OUTPUT, State
 
-GROSS, STALL = 20.0, 1.0
+GROSS, STALL = 20.0, 5.0
 """See `test_poison.py`."""
 
 QUIET = 500
@@ -128,3 +129,52 @@ def test_what_a_task_has_left_ends_with_its_child(ward: Ward) -> None:
         os.kill(child, signal.SIGKILL)
     ward.unharmed()
     assert pid not in ward.children()
+
+
+def test_a_task_that_kills_its_worker_is_set_aside_when_it_has_done_so_often_enough(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    ward = Ward(tmp_path / "ward", master={"tasks": {"losses": 3}})
+    request.node.stash[CLUSTERS] = [ward.cluster]
+    try:
+        task = ward.submit("signal_the_worker", int(signal.SIGKILL))
+        for _ in range(3):
+            assert ward.worker.wait() == -signal.SIGKILL
+            until(lambda: not ward.processes(), "an end of all children")
+            ward.worker.start()
+        view = ward.end(task)
+        assert view.state is State.QUARANTINED
+        assert [attempt.outcome for attempt in view.attempts] == ["lost"] * 3
+        assert ward.result("echo", "well") == "well"
+    finally:
+        ward.close()
+
+
+# -- children that stand still
+
+
+def test_a_task_that_stops_its_own_process_is_found_out_long_before_its_time_is_over(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    ward = Ward(tmp_path / "ward", master={"tasks": {"crashes": 1}})
+    request.node.stash[CLUSTERS] = [ward.cluster]
+    try:
+        tasks = [ward.submit(name) for name in ("stop_oneself", "stop_everything")]
+        for view in map(ward.end, tasks):
+            failure = view.attempts[-1].failure
+            assert view.state is State.QUARANTINED
+            assert failure and (failure.kind, failure.number) == ("signal", signal.SIGSTOP)
+            assert "was stopped by signal 19 (SIGSTOP) and did not go on within 10 seconds" in failure.message
+        ward.unharmed()
+    finally:
+        ward.close()
+
+
+def test_a_child_that_is_stopped_and_let_go_on_in_time_is_left_alone(ward: Ward) -> None:
+    task = ward.submit("stop_oneself")
+    until(lambda: "T" in ward.children().values(), "a child that stands still")
+    [child] = [pid for pid, state in ward.children().items() if state == "T"]
+    os.kill(child, signal.SIGCONT)
+    assert ward.end(task).state is State.SUCCEEDED
+    assert child in ward.children()
+    ward.unharmed()

@@ -106,8 +106,12 @@ def _inputs(task: Assignment) -> list[Any]:
 
 def _wish(error: BaseException) -> float:
     """The seconds that it wants to wait, -1 for none: a class of the user's own may have put anything there."""
-    after = error.__dict__.get("after")
-    return float(after) if isinstance(after, int | float) and 0 <= after <= LONGEST_PAUSE else -1.0
+    after = _ATTRIBUTES(error).get("after")
+    return float(after) if type(after) in (int, float) and 0 <= after <= LONGEST_PAUSE else -1.0
+
+
+_ATTRIBUTES = vars(BaseException)["__dict__"].__get__
+"""As every exception has them, whatever its own class says."""
 
 
 def _failed(failure: Failure) -> Ended:

@@ -133,6 +133,13 @@ def muted(name: str) -> Verdict:
     return Verdict(Outcome.CRASHED, Failure("signal", message, number=signal.SIGKILL))
 
 
+def stalled(name: str, number: int, seconds: float) -> Verdict:
+    """The child stood still, and the task that ran in it is to blame, as far as one can know."""
+    what = f"{name} was stopped by signal {number} ({signal_name(number)})"
+    message = f"{what} and did not go on within {seconds:g} seconds: its child was killed for it"
+    return Verdict(Outcome.CRASHED, Failure("signal", message, number=number))
+
+
 def overrun(name: str, limit: float) -> Verdict:
     """The task had its time."""
     return Verdict(

@@ -29,6 +29,7 @@ from qdistd.pool.pace import LONG, Pace
 from qdistd.pool.process import ChildProcess
 from qdistd.pool.settings import PoolSettings
 from qdistd.pool.staff import Staff
+from qdistd.pool.vigil import Vigil
 
 CROWD = 16
 BREATH = 0.001
@@ -74,6 +75,7 @@ class Pool:
         self._told = 0
         """The room that was last spoken of."""
         self._timer: asyncio.TimerHandle | None = None
+        self._vigil = Vigil(self._loop, lambda: self._children)
         if estate:
             self._inherit(estate)
 
@@ -170,6 +172,7 @@ class Pool:
 
     def bequeath(self) -> PoolEstate:
         """Write down all there is, and let go of it: nothing happens here any more. `calm` comes before."""
+        self._vigil.end()
         if self._timer:
             self._timer.cancel()
         for child in self._children:
@@ -193,6 +196,7 @@ class Pool:
                 await self._staff.gone()
         for child in self._children:
             self._log.error("child %d does not die: the kernel does not let go of it", child.pid)
+        self._vigil.end()
         if self._timer:
             self._timer.cancel()
 

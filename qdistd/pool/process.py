@@ -73,7 +73,7 @@ class ChildProcess:
         self._tasks = Outlet(spawned.tasks, loop)
         self._tickets = Outlet(spawned.tickets, loop)
         self._inlet = Inlet(spawned.results, settings.result)
-        self.ear = Ear(spawned.voice, spawned.board, log, loop, self._speaker, settings.worker)
+        self.ear = Ear(spawned.voice, spawned.board, log, loop, self.speaker, settings.worker)
         self._given: dict[int, Given] = {}
         self._last_ticket = READY
         self._frames: list[bytes] = []
@@ -245,6 +245,8 @@ class ChildProcess:
         plain = code < len(PLAIN) and not self._verdicts
         if ticket not in self._given or not (plain or code in KNOWN):
             raise Garbled(f"a result of task {ticket}, which it does not have")
+        if not wall >= 0.0:  # nor is it a number, perhaps
+            raise Garbled(f"a result after {wall} seconds")
         if wall > WORTH_HEARING:
             self.ear.listen()
         grant, cost = self._given.pop(ticket)
@@ -270,7 +272,7 @@ class ChildProcess:
         if not self.open and self.fate.spare():
             self.open = not self.retired
 
-    def _speaker(self) -> tuple[int, Grant | None]:
+    def speaker(self) -> tuple[int, Grant | None]:
         """Who says what comes by descriptor, as far as one can know."""
         head = self._head() if self._given else READY
         return head, self._grant(head)
@@ -280,7 +282,7 @@ class ChildProcess:
 
     def said(self) -> Said | None:
         """What the task that runs has said since the last time."""
-        return self.ear.news(*self._speaker())
+        return self.ear.news(*self.speaker())
 
     # --- what is due
 
