@@ -8,11 +8,11 @@ It speaks the protocol of FUSE, as much as one folder of small files takes (incl
 The process of the test must never look into the mount by itself while it is silent.
 """
 
-import ctypes
 import errno
 import os
 import stat
 import struct
+import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,17 +28,13 @@ INIT, OPENDIR, READDIR, RELEASEDIR, ACCESS, INTERRUPT, FORGET_MANY = 26, 27, 28,
 SILENT = (FORGET, FORGET_MANY, INTERRUPT)
 """Requests that have no answer, ever."""
 
-DETACH = 2
-"""MNT_DETACH of umount(2)."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Mount:
-    """A folder of files at `path`. It lasts for the `with`."""
+    """A folder of files at `path`, of this host or of the one that `namespace` is of. It lasts for the `with`."""
 
-    def __init__(self, path: Path, files: Mapping[str, bytes]) -> None:
+    def __init__(self, path: Path, files: Mapping[str, bytes], namespace: int = 0) -> None:
         self.path = path
+        self._enter = ["nsenter", "--target", str(namespace), "--mount", "--pid"] if namespace else []
         self._names = list(files)
         self._files = list(files.values())
         self._silent = False
@@ -47,20 +43,22 @@ class Mount:
         self._asked = threading.Condition(self._turn)
 
     def __enter__(self) -> Self:
-        self.path.mkdir()
         self._device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self._device},rootmode=40755,user_id=0,group_id=0,allow_other"
-        if _libc.mount(b"mute", bytes(self.path), b"fuse", 0, options.encode()):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.path))
+        self._run("mkdir", "--parents", str(self.path))
+        self._run("mount", "-i", "-t", "fuse", "-o", options, "mute", str(self.path))
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.speak()
-        _libc.umount2(bytes(self.path), DETACH)
+        self._run("umount", "--lazy", str(self.path), check=False)  # the test may have done so
         self._thread.join()
         os.close(self._device)
+
+    def _run(self, *command: str, check: bool = True) -> None:
+        subprocess.run([*self._enter, *command], check=check, pass_fds=[self._device])
 
     def fall_silent(self) -> None:
         """Answer nothing from now on."""

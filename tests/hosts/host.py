@@ -128,6 +128,11 @@ class Host:
         self.stop()
         self.start()
 
+    @property
+    def leader(self) -> int:
+        """PID 1 of the host, by its number here."""
+        return self._leader
+
     def freeze(self) -> None:
         """Stop every process of the host. Its kernel goes on: connections stay open, and nothing answers."""
         (self._cgroup / "cgroup.freeze").write_text("1")
