@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from poolside import Poolside, at_the_pool, settings
 
 import qdistd
-from qdistd.call import decode_failure, decode_value, encode_call
+from qdistd.call import decode_failure, decode_value, encode_call, encode_value
 from qdistd.child.catalog import Catalog
+from qdistd.child.conveyor import Assignment
+from qdistd.child.frames import TASK, Care, task_frame
 from qdistd.child.runner import Runner
+from qdistd.child.stage import Stage
 from qdistd.errors import NotAllowed, NotFound
-from qdistd.model import Failure, Outcome
+from qdistd.model import Failure, Grant, Outcome
 from qdistd.shares import MARK, names_in, resolve
 
 SHARES = {"data": "/mnt/data", "root": "/"}
@@ -88,15 +91,35 @@ def test_a_list_that_holds_itself_is_looked_through_once() -> None:
 # -- in the child
 
 
-def run(name: str, *args: object, shares: dict[str, str] = SHARES, **kwargs: object) -> object:
-    outcome, value = Runner(Catalog(["task_samples"]), 0, shares).run(name, encode_call(args, kwargs))
+def run(name: str, *args: object, inputs: tuple[object, ...] = (), **kwargs: object) -> object:
+    """`inputs`: the results of the tasks it comes after."""
+    values = tuple(map(encode_value, inputs))
+    grant = Grant(bytes(16), 1, name, encode_call(args, kwargs), inputs=values, take="args" if inputs else "")
+    task, stage = taken(grant), Stage()
+    stage.begin(task)
+    outcome, value = Runner(Catalog(["task_samples"]), stage, shares=SHARES).run(task)
     return decode_value(value) if outcome is Outcome.SUCCEEDED else decode_failure(value)
+
+
+def taken(grant: Grant) -> Assignment:
+    """A task as its child takes it."""
+    frame = task_frame(1, grant)
+    _, name, details, ticket, care, take, soft = TASK.unpack_from(frame)
+    rest = bytearray(frame[TASK.size + name :])
+    return Assignment(ticket, grant.name, rest[details:], Care(care), take, soft, rest[:details])
 
 
 def test_a_task_gets_paths_in_its_arguments_and_its_result_is_left_alone() -> None:
     assert run("echo", ["share://data/x"]) == ["/mnt/data/x"]
     assert run("echo", value={"in": "share://data/x"}) == {"in": "/mnt/data/x"}
     assert run("join", "share:", "//data/x") == "share://data/x"
+
+
+def test_a_result_that_is_handed_on_is_an_argument_like_any_other() -> None:
+    assert run("join", ":a", inputs=("share://data/x", ":", "share://data/y")) == "/mnt/data/x:/mnt/data/y:a"
+    failure = run("join", inputs=("share://data/../x",))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "not-allowed"
 
 
 @pytest.mark.parametrize(("address", "kind"), [("share://data/..", "not-allowed"), ("share://nope", "not-found")])

@@ -54,10 +54,10 @@ class Runner:
         try:
             function = self._catalog.find(name)
             args, kwargs = decode_call(task.payload)
-            if MARK in task.payload:
-                args, kwargs = resolve((args, kwargs), self._shares)
             if task.take:
                 args = (*_inputs(task), *args)
+            if MARK in task.payload or (task.take and MARK in task.details):
+                args, kwargs = resolve((args, kwargs), self._shares)
         except (NotFound, NotAllowed) as error:
             return _failed(Failure(error.code, str(error)))
         except Malformed as error:
