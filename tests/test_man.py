@@ -147,7 +147,7 @@ def test_no_page_names_a_variable_or_a_journal_field_that_is_not_there(page: str
 
 def test_the_examples_of_qdist_work(cluster: Cluster, tmp_path: Path) -> None:
     for text in blocks("qdist.1", "EXAMPLES"):
-        done = shell_script(Shell(cluster), text, tmp_path)
+        done = shell_script(Shell(cluster, "admin"), text, tmp_path)
         assert (done.code, done.err) == (0, ""), text
 
 
