@@ -7,6 +7,7 @@ import pytest
 from household import Clocks, House
 
 from qdistd.broker import Retention
+from qdistd.broker.retention import PURGE_EVERY, PURGE_PAUSE, PURGE_REST
 from qdistd.model import Outcome, Settlement, State, Task
 from qdistd.store import Arrival, Chosen, Keep, Store, open_store
 from qdistd.store.purging import MOST_LOOKS, MOST_ROWS
@@ -186,7 +187,7 @@ def test_a_queue_without_tasks_leaves_no_trace(house: House, tmp_path: Path) -> 
     again.close()
 
 
-def test_a_purge_looks_at_what_it_deletes_however_much_is_kept(house: House) -> None:
+def test_a_purge_never_looks_at_what_came_after_all_that_is_too_old(house: House) -> None:
     def cost() -> int:
         run(house, 50, queue="default")
         house.clocks.now += 1
@@ -197,7 +198,6 @@ def test_a_purge_looks_at_what_it_deletes_however_much_is_kept(house: House) -> 
 
     alone = cost()
     house.clocks.now += 1
-    kept_old = house.submit(3000, queue="nobody")
     run(house, 50)
     house.clocks.now += 1
     cut = house.broker.now
@@ -205,7 +205,18 @@ def test_a_purge_looks_at_what_it_deletes_however_much_is_kept(house: House) -> 
     work = Instructions(house)
     assert purge(house, Keep(cut, cut)) == 50
     assert work() < 2 * alone
-    assert len(left(house, kept_old)) == 3000
+
+
+def test_a_master_that_saw_much_that_has_to_stay_rests_in_proportion(house: House) -> None:
+    for _ in range(120):
+        house.submit(1000, queue="nobody")
+    house.clocks.now += 99 * DAY
+    stretches = 1
+    while house.tick(PURGE_PAUSE) - house.clocks.now <= PURGE_PAUSE:
+        stretches += 1
+    assert stretches >= 120_000 / MOST_LOOKS
+    rest = house.broker._purge_at - house.clocks.now
+    assert PURGE_EVERY < rest == pytest.approx(PURGE_REST * stretches)
 
 
 def test_a_step_ends_with_the_bytes_that_fill_it(house: House) -> None:
@@ -273,7 +284,9 @@ def test_a_step_for_a_person_looks_at_a_bounded_number_of_rows(house: House) -> 
 def comes_after(house: House, ids: list[bytes]) -> bytes:
     """A task that waits in a queue without workers and will want the results of these."""
     task = Task(house.rng.randbytes(16), "square", b"p", queue="nobody", take="list")
-    arrival = Arrival(task, State.READY, house.broker.now, needs=tuple((task_id, True) for task_id in ids))
+    arrival = Arrival(
+        task, State.READY, house.broker.now, needs=tuple((task_id, True) for task_id in ids), special=True
+    )
     with house.change():
         house.store.insert([arrival], house.broker.now)
     return task.id

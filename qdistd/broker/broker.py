@@ -21,7 +21,7 @@ from qdistd.broker.flow import DRAINED, PAUSED
 from qdistd.broker.leases import Leases
 from qdistd.broker.ledger import Settings
 from qdistd.broker.news import News
-from qdistd.broker.retention import PURGE_EVERY, PURGE_PAUSE
+from qdistd.broker.retention import PURGE_EVERY, PURGE_PAUSE, PURGE_REST
 from qdistd.broker.seats import Seat
 from qdistd.model import Merged, Result, State, Task
 from qdistd.protocol import Refusal, Stuck
@@ -56,6 +56,7 @@ class Broker(Leases):
             low=low,
         )
         self._purge_at = 0.0
+        self._purge_idle = 0
         self.submitted = 0
         self._pace = 0.0
         """Attempts that end per second, lately."""
@@ -186,5 +187,7 @@ class Broker(Leases):
     def _purge(self, now: float) -> None:
         if now < self._purge_at:
             return
-        _, more = self.store.ends.purge(self.settings.retention.keep(self._now()))
-        self._purge_at = now + (PURGE_PAUSE if more else PURGE_EVERY)
+        gone, more = self.store.ends.purge(self.settings.retention.keep(self._now()))
+        self._purge_idle += not gone
+        self._purge_at = now + (PURGE_PAUSE if more else max(PURGE_EVERY, PURGE_REST * self._purge_idle))
+        self._purge_idle *= more

@@ -16,7 +16,7 @@ from qdistd.broker.agenda import Agenda
 from qdistd.broker.flow import QueueLimits
 from qdistd.model import Failure, Merged, Result, State, Task, id_text
 from qdistd.protocol import Refusal
-from qdistd.store import Arrival, Store
+from qdistd.store import Arrival, Store, special
 
 WAITING = (State.READY, State.SCHEDULED, State.BLOCKED)
 """States that count for the limit of a queue."""
@@ -74,7 +74,7 @@ class Door:
             if refused and task.id in refused:
                 continue
             arrival = Arrival(task, *lifecycle.arrival(task.run_at, task.delay, now, ahead))
-            if _special(task):
+            if special(task):
                 self._store_all(plain, now)
                 plain = []
                 self._receive(arrival, now)
@@ -186,8 +186,7 @@ class Door:
         if not all(met for _, met in needs) or (state is State.READY and task.concurrency_key):
             state = State.BLOCKED
         before = self.new
-        special = Arrival(task, state, arrival.run_at, expires, unique_id, needs)
-        self._store_all([special], now)
+        self._store_all([Arrival(task, state, arrival.run_at, expires, unique_id, needs, special=True)], now)
         if self.new == before:
             return
         if expires:
@@ -219,11 +218,6 @@ class Door:
         value = msgspec.msgpack.encode(why)
         self._store.cancel([task.id], now, value)
         self._agenda.end(Result(task.id, State.CANCELLED, 0, value))
-
-
-def _special(task: Task) -> bool:
-    special = task.requires or task.concurrency_key or task.unique or task.expires or task.after
-    return bool(special)
 
 
 def _identity(task: Task) -> bytes:

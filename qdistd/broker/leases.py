@@ -106,14 +106,28 @@ class Leases(Ledger):
         lanes = ["", *(lane for lane in self.store.lanes(queue) if seat.can_take(lane))]
         seat.number = seat.number or self.store.worker(seat.row, now)
         leased = self.store.lease(queue, count, seat.number, now, lanes)
-        self.flow.begin(queue, len(leased))
-        grants = [self._grant(seat, one) for one in leased]
+        grants = [self._grant(seat, one) for one in self._with_inputs(leased)]
+        self.flow.begin(queue, len(grants))
         return [grant for grant in grants if grant is not None]
+
+    def _with_inputs(self, leased: list[Leased]) -> list[Leased]:
+        """Those of a lease whose inputs, the results that go along, fit into a frame; the others never were in it."""
+        if not any(one.take for one in leased):
+            return leased
+        size, fitting = 0, []
+        for one in leased:
+            one.inputs = self.store.bonds.inputs(one.claim.seq) if one.take else ()
+            more = sum(map(len, one.inputs))
+            if size and size + more > LARGEST_LEASE:
+                self.store.unlease(one)
+                continue
+            size += more
+            fitting.append(one)
+        return fitting
 
     def _grant(self, seat: Seat, one: Leased) -> Grant | None:
         claim = one.claim
-        inputs = self.store.bonds.inputs(claim.seq) if one.take else ()
-        if one.damaged or sum(map(len, inputs)) > LARGEST_LEASE:
+        if one.damaged or (one.inputs and sum(map(len, one.inputs)) > LARGEST_LEASE):
             self._set_aside(claim, damaged=one.damaged)
             return None
         if (claim.id, claim.attempt) in seat.stale:
@@ -122,7 +136,7 @@ class Leases(Ledger):
         seat.claims[claim.id] = claim
         return Grant(
             *(claim.id, claim.attempt, claim.name, one.payload, claim.queue, one.timeout),
-            *(one.soft_timeout, one.priority, inputs, one.take),
+            *(one.soft_timeout, one.priority, one.inputs, one.take),
             requires=tuple(claim.requires.split("\n")) if claim.requires else (),
         )
 

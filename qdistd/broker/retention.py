@@ -12,6 +12,10 @@ PURGE_EVERY = 10.0
 PURGE_PAUSE = 0.005
 """Seconds between two stretches of a purge: room for work in between, and still as many as a master settles."""
 
+PURGE_REST = 0.2
+"""Seconds of rest that each stretch of a walk earns in which nothing was to go, some fifty times as long as it takes:
+much that is old and has to stay is looked at less often."""
+
 
 class Retention(msgspec.Struct, frozen=True):
     """Seconds that tasks stay which succeeded, or ended otherwise; how many ended ones stay at most (0: all)."""

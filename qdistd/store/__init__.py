@@ -44,13 +44,8 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True):
     expires: float = 0.0
     unique_id: bytes = b""
     needs: tuple[tuple[bytes, bool], ...] = ()
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing is special about it."""
-        task = self.task
-        special = self.expires or self.unique_id or self.needs or task.requires or task.concurrency_key
-        return not (special or task.soft_timeout) and task.backoff_cap == BACKOFF_CAP
+    special: bool = False
+    """Whether anything of it is rare: see `special`."""
 
 
 class Leased(msgspec.Struct, array_like=True):
@@ -63,6 +58,13 @@ class Leased(msgspec.Struct, array_like=True):
     soft_timeout: float = 0.0
     priority: int = 0
     take: str = ""
+    inputs: tuple[bytes, ...] = ()
+
+
+def special(task: Task) -> bool:
+    """Whether a task has anything that only few have, and that is kept apart for that reason."""
+    tied = task.requires or task.concurrency_key or task.unique or task.expires or task.after
+    return bool(tied or task.soft_timeout) or task.backoff_cap != BACKOFF_CAP
 
 
 def lane_of(labels: Iterable[str]) -> str:
@@ -234,6 +236,9 @@ class Store(Protocol):
 
         Fewer where their payloads come to `LARGEST_LEASE` before; the one that gets there is the last.
         """
+
+    def unlease(self, leased: Leased) -> None:
+        """Take a lease of this very transaction back: it never was."""
 
     def end(self, endings: Sequence[Ending], now: float) -> int:
         """End attempts. How many held the guard: fewer than given means another attempt held some."""

@@ -1,30 +1,40 @@
-"""What ties tasks to each other in the SQLite store.
+"""What is special about few tasks, and ties them to each other, in the SQLite store.
 
+special   one row for each task that has anything of this: what it needs, and how many tasks it still waits for
 depend    a task comes after others: one row for each, `met` once that one has ended as it should
-ckey      a concurrency key: `blocked` without blockers waits for a place
-unique_id a task that may not be there twice; `alias` remembers those that were merged into it
-expires   by when a task must have begun
+held      it waits for a place of its concurrency key
+identity  it may not be there twice; `alias` remembers those that were merged into it
+expiry    by when it must have begun
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from zlib import crc32
 
-from qdistd.model import Outcome, State
+from qdistd.model import Claim, Outcome, State
+from qdistd.store import Arrival, Leased
 from qdistd.store.tallies import Tally
 from qdistd.store.ties import Dependent
 
 Change = Callable[..., list[Any]]
 """Runs one statement that writes; the rows it returns."""
 
-_QUEUED = "state IN (0, 1, 7)"
-"""As the partial indexes have it: an index is used where the very same words stand."""
+PLAIN, SPECIAL, KEYED = 0, 1, 2
+"""What `task.special` says."""
 
-_DEPENDENT = """task.seq, task.id, task.queue, task.run_at, task.if_failed, task.blockers, task.requires, task.ckey"""
+_DEPENDENT = "task.seq, task.id, task.queue, task.run_at, if_failed, blockers, ckey"
 
-_ADMIT = """UPDATE task SET state = 1 WHERE seq IN (SELECT seq FROM task WHERE state = 7 AND blockers = 0 AND queue = ?
-AND ckey = ? ORDER BY priority, seq LIMIT ?) RETURNING requires"""
+_HOLD = "INSERT OR IGNORE INTO held(seq, queue, ckey, priority) SELECT seq, ?, ?, priority FROM task WHERE seq = ?"
+
+_QUEUED = frozenset({State.SCHEDULED, State.READY, State.BLOCKED})
+
+
+def kind_of(arrival: Arrival) -> int:
+    """What `task.special` says of it."""
+    if not arrival.special:
+        return PLAIN
+    return KEYED if arrival.task.concurrency_key else SPECIAL
 
 
 class SqliteBonds:
@@ -35,20 +45,71 @@ class SqliteBonds:
         self._tally = tally
         self._change = change
 
-    # -- what comes after what
+    # -- what the store itself needs
 
-    def depend(self, seq: int, needs: Sequence[tuple[bytes, bool]]) -> None:
-        """Write down what a new task comes after."""
-        for position, (task_id, met) in enumerate(needs):
-            self._change("INSERT INTO depend(needs, seq, position, met) VALUES(?,?,?,?)", (task_id, seq, position, met))
+    def insert(self, seq: int, arrival: Arrival) -> None:
+        """Write down what is special about a new task."""
+        task, expires = arrival.task, arrival.expires or None
+        blockers = sum(not met for _, met in arrival.needs)
+        values = (seq, task.soft_timeout, task.backoff_cap, expires, task.concurrency_key)
+        more = (arrival.unique_id or None, task.if_failed, task.take, blockers)
+        self._change("INSERT INTO special VALUES(?,?,?,?,?,?,?,?,?)", (*values, *more))
+        for position, (needs, met) in enumerate(arrival.needs):
+            self._change("INSERT INTO depend(needs, seq, position, met) VALUES(?,?,?,?)", (needs, seq, position, met))
+        if arrival.unique_id:
+            self._change("INSERT INTO identity VALUES(?,?)", (arrival.unique_id, seq))
+        if expires:
+            self._change("INSERT INTO expiry VALUES(?,?)", (expires, seq))
+        if arrival.state is State.BLOCKED and not blockers:
+            self.hold(seq, task.queue, task.concurrency_key)
 
-    def weigh(self, seq: int) -> None:
-        """Note how much the results come to that a task takes along."""
+    def hold(self, seq: int, queue: str, key: str) -> None:
+        """It waits for a place of its key, and for nothing else."""
+        self._change(_HOLD, (queue, key, seq))
+        self._tally.loose[queue, key] = None
+
+    def let_go(self, seq: int) -> None:
+        """It does not wait any more."""
+        self._change("DELETE FROM held WHERE seq = ?", (seq,))
+
+    def key(self, seq: int) -> str:
+        """Its concurrency key."""
+        row = self._db.execute("SELECT ckey FROM special WHERE seq = ?", (seq,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def renew(self, seq: int) -> None:
+        """It is put back to its queue by a person: it does not expire any more, and is again what others are."""
+        self._change("UPDATE special SET expires = NULL WHERE seq = ?", (seq,))
         self._change(
-            "UPDATE task SET inputs = (SELECT coalesce(sum(length(other.value)), 0) FROM depend JOIN task AS other"
-            " ON other.id = needs WHERE depend.seq = task.seq AND other.state = 3) WHERE seq = ? AND take != ''",
+            "INSERT OR IGNORE INTO identity SELECT unique_id, seq FROM special WHERE seq = ? AND unique_id IS NOT NULL",
             (seq,),
         )
+
+    def complete(self, leased: Leased) -> None:
+        """Fill in what is special about a leased task."""
+        claim = leased.claim
+        row = self._db.execute(
+            "SELECT soft_timeout, take, backoff_cap, ckey FROM special WHERE seq = ?", (claim.seq,)
+        ).fetchone()
+        leased.soft_timeout, leased.take, claim.backoff_cap, claim.key = row
+
+    def complete_claim(self, claim: Claim) -> None:
+        """Fill in what is special about the task of a claim."""
+        row = self._db.execute("SELECT backoff_cap, ckey FROM special WHERE seq = ?", (claim.seq,)).fetchone()
+        claim.backoff_cap, claim.key = row
+
+    def forget(self, seqs: Iterable[int]) -> None:
+        """These tasks are about to be deleted."""
+        for seq in seqs:
+            self._change(
+                "DELETE FROM identity WHERE seq = ?1 AND unique_id = (SELECT unique_id FROM special WHERE seq = ?1)",
+                (seq,),
+            )
+            self._change("DELETE FROM alias WHERE into_id = (SELECT id FROM task WHERE seq = ?)", (seq,))
+            for table in ("special", "depend"):
+                self._change(f"DELETE FROM {table} WHERE seq = ?", (seq,))
+
+    # -- what comes after what
 
     def blocked(self) -> int:
         """See `Bonds`."""
@@ -56,11 +117,9 @@ class SqliteBonds:
 
     def dependents(self, task_id: bytes, limit: int, *, succeeded: bool) -> list[Dependent]:
         """See `Bonds`."""
-        if not self._tally.blocked:
-            return []
         rows = self._db.execute(
-            f"SELECT {_DEPENDENT} FROM depend JOIN task USING(seq) WHERE needs = ? AND met = 0 AND task.state = 7"
-            " AND (? OR task.if_failed != 'wait') ORDER BY seq LIMIT ?",
+            f"SELECT {_DEPENDENT} FROM depend JOIN task USING(seq) JOIN special USING(seq)"
+            " WHERE needs = ? AND met = 0 AND task.state = 7 AND (? OR if_failed != 'wait') ORDER BY seq LIMIT ?",
             (task_id, succeeded, limit),
         )
         return [Dependent(*row) for row in rows]
@@ -68,16 +127,15 @@ class SqliteBonds:
     def meet(self, task_id: bytes, dependent: Dependent) -> None:
         """See `Bonds`."""
         self._change("UPDATE depend SET met = 1 WHERE needs = ? AND seq = ?", (task_id, dependent.seq))
-        self._change("UPDATE task SET blockers = blockers - 1 WHERE seq = ?", (dependent.seq,))
+        self._change("UPDATE special SET blockers = blockers - 1 WHERE seq = ?", (dependent.seq,))
 
     def unblock(self, dependent: Dependent, state: State) -> None:
         """See `Bonds`."""
-        self.weigh(dependent.seq)
         if state is State.READY and dependent.key:
-            self._tally.loose[dependent.queue, dependent.key] = None
+            self.hold(dependent.seq, dependent.queue, dependent.key)
             return
         self._change("UPDATE task SET state = ? WHERE seq = ?", (state, dependent.seq))
-        self._tally.shift(dependent.queue, State.BLOCKED, state, 1, dependent.requires)
+        self._tally.shift(dependent.line, State.BLOCKED, state, 1, dependent.key)
 
     def unmet(self) -> list[tuple[bytes, State]]:
         """See `Bonds`."""
@@ -106,39 +164,43 @@ class SqliteBonds:
 
     def loose(self) -> list[tuple[str, str]]:
         """See `Bonds`."""
-        return self._tally.take_loose()
+        return self._tally.take_loose() if self._tally.loose else []
 
     def holding(self, queue: str, key: str) -> int:
         """See `Bonds`."""
-        row = self._db.execute(
-            "SELECT count(*) FROM task WHERE queue = ? AND ckey = ? AND ckey != '' AND state IN (1, 2)", (queue, key)
-        ).fetchone()
-        return int(row[0])
+        return self._tally.holding(queue, key)
 
     def admit(self, queue: str, key: str, count: int) -> int:
         """See `Bonds`."""
-        rows = self._change(_ADMIT, (queue, key, count))
-        for (lane,) in rows:
-            self._tally.shift(queue, State.BLOCKED, State.READY, 1, lane)
+        rows = self._db.execute(
+            "SELECT held.seq, task.queue FROM held JOIN task USING(seq) WHERE held.queue = ? AND ckey = ?"
+            " ORDER BY held.priority, held.seq LIMIT ?",
+            (queue, key, count),
+        ).fetchall()
+        for seq, line in rows:
+            self._change("UPDATE task SET state = 1 WHERE seq = ?", (seq,))
+            self.let_go(seq)
+            self._tally.shift(line, State.BLOCKED, State.READY, 1, key)
         return len(rows)
 
     def held_keys(self) -> list[tuple[str, str]]:
         """See `Bonds`."""
-        if not self._tally.blocked:
-            return []
-        return self._db.execute("SELECT DISTINCT queue, ckey FROM task WHERE state = 7 AND blockers = 0").fetchall()
+        return self._db.execute("SELECT DISTINCT queue, ckey FROM held").fetchall() if self._tally.blocked else []
 
     # -- unique tasks
 
     def alike(self, unique_id: bytes, *, running: bool) -> tuple[bytes, State] | None:
-        """See `Bonds`."""
-        states = "(0, 1, 2, 7)" if running else "(0, 1, 7)"
-        row = self._db.execute(
-            "SELECT id, state FROM task WHERE unique_id = ? AND unique_id IS NOT NULL AND state IN (0, 1, 2, 7)"
-            f" AND state IN {states} ORDER BY seq LIMIT 1",
+        """See `Bonds`. Rows of tasks that have ended go on the way."""
+        rows = self._db.execute(
+            "SELECT identity.seq, task.id, task.state FROM identity LEFT JOIN task USING(seq) WHERE unique_id = ?"
+            " ORDER BY identity.seq",
             (unique_id,),
-        ).fetchone()
-        return (row[0], State(row[1])) if row else None
+        ).fetchall()
+        alive = [(task_id, State(state)) for _, task_id, state in rows if task_id and not State(state).final]
+        for seq, task_id, state in rows:
+            if task_id is None or State(state).final:
+                self._change("DELETE FROM identity WHERE unique_id = ? AND seq = ?", (unique_id, seq))
+        return next((each for each in alive if running or each[1] is not State.LEASED), None)
 
     def alias(self, task_id: bytes, into: bytes) -> None:
         """See `Bonds`."""
@@ -159,19 +221,23 @@ class SqliteBonds:
     def expire(self, now: float, limit: int, value: bytes) -> list[bytes]:
         """See `Bonds`."""
         rows = self._db.execute(
-            f"SELECT seq, id, queue, state, requires, ckey FROM task WHERE expires IS NOT NULL AND {_QUEUED}"
-            " AND expires <= ? ORDER BY expires LIMIT ?",
+            "SELECT expiry.at, expiry.seq, task.id, task.queue, task.state, ckey, special.expires FROM expiry"
+            " LEFT JOIN task USING(seq) LEFT JOIN special USING(seq) WHERE expiry.at <= ? ORDER BY expiry.at LIMIT ?",
             (now, limit),
         ).fetchall()
-        for seq, task_id, queue, state, lane, key in rows:
+        expired: Sequence[Any] = [row for row in rows if row[2] and State(row[4]) in _QUEUED and row[6] == row[0]]
+        for _, seq, task_id, line, state, key, _ in expired:
             self._change(
                 "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
                 (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), seq),
             )
-            self._tally.shift(queue, State(state), State.CANCELLED, 1, lane, key)
-        return [row[1] for row in rows]
+            self._tally.shift(line, State(state), State.CANCELLED, 1, key)
+            self.let_go(seq)
+        for at, seq, *_ in rows:
+            self._change("DELETE FROM expiry WHERE at = ? AND seq = ?", (at, seq))
+        return [row[2] for row in expired]
 
     def next_expiry(self) -> float | None:
         """See `Bonds`."""
-        row = self._db.execute(f"SELECT min(expires) FROM task WHERE expires IS NOT NULL AND {_QUEUED}").fetchone()
+        row = self._db.execute("SELECT min(at) FROM expiry").fetchone()
         return None if row[0] is None else float(row[0])

@@ -97,25 +97,40 @@ ALTER TABLE attempt ADD COLUMN output BLOB;
 """
 
 _LIFE = """
-ALTER TABLE task ADD COLUMN soft_timeout REAL NOT NULL DEFAULT 0;
-ALTER TABLE task ADD COLUMN backoff_cap REAL NOT NULL DEFAULT 3600;
-ALTER TABLE task ADD COLUMN expires REAL;  -- by the master's clock; NULL: never
-ALTER TABLE task ADD COLUMN requires TEXT NOT NULL DEFAULT '';  -- its lane: labels in their order, a line each
-ALTER TABLE task ADD COLUMN ckey TEXT NOT NULL DEFAULT '';
-ALTER TABLE task ADD COLUMN unique_id BLOB;
-ALTER TABLE task ADD COLUMN if_failed TEXT NOT NULL DEFAULT 'cancel';
-ALTER TABLE task ADD COLUMN take TEXT NOT NULL DEFAULT '';
-ALTER TABLE task ADD COLUMN blockers INTEGER NOT NULL DEFAULT 0;  -- how many tasks it still waits for
+-- `queue` has the labels that a task requires below the name, a line each: who stands in the same line can be taken by
+-- the same workers.
+ALTER TABLE task ADD COLUMN special INTEGER NOT NULL DEFAULT 0;  -- 1: see `special`, 2: it has a key, too
 
-ALTER TABLE task ADD COLUMN inputs INTEGER NOT NULL DEFAULT 0;  -- bytes of the results that it takes along
+-- what few tasks have: so the many others pay nothing for it
+CREATE TABLE special(
+    seq INTEGER PRIMARY KEY,
+    soft_timeout REAL NOT NULL,
+    backoff_cap REAL NOT NULL,
+    expires REAL,  -- by the master's clock; NULL: never
+    ckey TEXT NOT NULL,
+    unique_id BLOB,
+    if_failed TEXT NOT NULL,
+    take TEXT NOT NULL,
+    blockers INTEGER NOT NULL  -- how many tasks it still waits for
+) STRICT;
 
-DROP INDEX task_ready;
-CREATE INDEX task_ready ON task(queue, requires, priority, seq) WHERE state = 1;
-CREATE INDEX task_lanes ON task(queue, requires) WHERE state = 1 AND requires != '';
-CREATE INDEX task_held ON task(queue, ckey, priority, seq) WHERE state = 7 AND blockers = 0;
-CREATE INDEX task_keyed ON task(queue, ckey) WHERE ckey != '' AND state IN (1, 2);
-CREATE INDEX task_unique ON task(unique_id) WHERE unique_id IS NOT NULL AND state IN (0, 1, 2, 7);
-CREATE INDEX task_expires ON task(expires) WHERE expires IS NOT NULL AND state IN (0, 1, 7);
+-- blocked tasks that wait for a place of their concurrency key, and how many tasks have a place
+CREATE TABLE held(seq INTEGER PRIMARY KEY, queue TEXT NOT NULL, ckey TEXT NOT NULL, priority INTEGER NOT NULL) STRICT;
+CREATE INDEX held_line ON held(queue, ckey, priority, seq);
+CREATE TABLE place(
+    queue TEXT NOT NULL,
+    ckey TEXT NOT NULL,
+    tasks INTEGER NOT NULL,
+    PRIMARY KEY(queue, ckey)
+) STRICT, WITHOUT ROWID;
+
+-- unique tasks by what they have in common, and tasks by when they expire; rows of those that have ended go later
+CREATE TABLE identity(
+    unique_id BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY(unique_id, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE expiry(at REAL NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(at, seq)) STRICT, WITHOUT ROWID;
 
 -- which tasks the task `seq` comes after; they stay in the store as long as it has not ended
 CREATE TABLE depend(
@@ -148,12 +163,6 @@ CREATE TABLE begun(
 ) STRICT, WITHOUT ROWID;
 """
 
-_ENDS = """
--- what has ended, in the order of its ends: a purge looks at nothing else, and new ones go to the end of the index
-CREATE INDEX task_succeeded ON task(finished) WHERE state = 3 AND mailbox <> 1;
-CREATE INDEX task_failed ON task(finished) WHERE state IN (4, 5, 6);
-"""
-
 _EPOCH = """
 -- `epoch` names the time line of this store: whoever opens a copy of it that was made for a backup begins a new one
 CREATE TABLE about(name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -175,7 +184,7 @@ CREATE TABLE schedule(
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS = (_FIRST, _OUTPUT, _LIFE, _ENDS, _EPOCH, _SCHEDULES)
+STEPS = (_FIRST, _OUTPUT, _LIFE, _EPOCH, _SCHEDULES)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:

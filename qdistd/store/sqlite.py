@@ -12,41 +12,50 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from qdistd.model import Claim, Outcome, Result, State
-from qdistd.store import LARGEST_LEASE, Arrival, Ending, Leased, Page, StoreBroken, StoreFull, WorkerRow, lane_of, views
+from qdistd.store import (
+    LARGEST_LEASE,
+    Arrival,
+    Ending,
+    Leased,
+    Page,
+    StoreBroken,
+    StoreFull,
+    WorkerRow,
+    lane_of,
+    shape,
+    views,
+)
 from qdistd.store.backup import FileCopy
 from qdistd.store.bonds import SqliteBonds
 from qdistd.store.notes import SqliteNotes
 from qdistd.store.opening import connect
 from qdistd.store.purging import SqliteEnds
 from qdistd.store.schema import epoch
-from qdistd.store.tallies import Tally
+from qdistd.store.tallies import Tally, line_of, split
 from qdistd.store.timetable import SqliteTimetable
 from qdistd.views import TaskView
 
 PROMOTE_AT_ONCE = 1000
 """Scheduled tasks made ready in one transaction."""
 
-_LANES = "SELECT queue, requires, count(*) FROM task WHERE state = 1 AND requires != '' GROUP BY queue, requires"
-
 _INSERT = """INSERT INTO task(id, name, queue, state, priority, run_at, at, payload, payload_check, timeout, retries,
-backoff, key, mailbox, created) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING"""
+backoff, key, mailbox, created, special) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING"""
 
-_INSERT_SPECIAL = """INSERT INTO task(id, name, queue, state, priority, run_at, at, payload, payload_check, timeout,
-retries, backoff, key, mailbox, created, soft_timeout, backoff_cap, expires, requires, ckey, unique_id, if_failed, take,
-blockers) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO NOTHING RETURNING seq"""
+_CLAIM = "seq, id, attempt, name, queue, retries, backoff, failures, crashes, losses, cancel, mailbox"
 
-_CLAIM = """seq, id, attempt, name, queue, retries, backoff, failures, crashes, losses, cancel, mailbox, backoff_cap,
-requires, ckey"""
-
-_LANE = """SELECT * FROM (SELECT seq, priority, length(payload) + inputs AS size FROM task WHERE state = 1
-AND queue = ? AND requires = ? ORDER BY priority, seq LIMIT ?)"""
+_LINE = """SELECT * FROM (SELECT seq, priority, length(payload) AS size FROM task WHERE state = 1 AND queue = ?
+ORDER BY priority, seq LIMIT ?)"""
 
 _LEASE = f"""UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, started = ? WHERE seq IN
 (SELECT seq FROM (SELECT seq, sum(size) OVER (ORDER BY priority, seq ROWS UNBOUNDED PRECEDING) - size AS before FROM
-(%s ORDER BY priority, seq LIMIT ?)) WHERE before < {LARGEST_LEASE})
-RETURNING priority, {_CLAIM}, payload, timeout, payload_check, soft_timeout, take"""
+(%s)) WHERE before < {LARGEST_LEASE})
+RETURNING priority, {_CLAIM}, payload, timeout, payload_check, special"""
 
-_LEASE_LANE = _LEASE % _LANE
+_LEASE_LINE = (
+    _LEASE
+    % """SELECT seq, priority, length(payload) AS size FROM task WHERE state = 1 AND queue = ?
+ORDER BY priority, seq LIMIT ?"""
+)
 
 _MOST_LANES = 50
 """Lanes that one lease looks at: a compound SELECT may have 500, and nobody has so many kinds of workers."""
@@ -62,19 +71,19 @@ _KEEP_LAST = """INSERT OR IGNORE INTO attempt SELECT seq, attempt, outcome, work
 coalesce(wall, 0), coalesce(cpu, 0), coalesce(rss, 0), coalesce(value, x''), finished, output
 FROM task WHERE seq = ? AND attempt > 0"""
 
-_FRESH = """UPDATE task SET state = iif(blockers > 0 OR ckey != '', 7, 1), run_at = ?, cancel = 0, failures = 0,
-crashes = 0, losses = 0, expires = NULL, finished = NULL, value = NULL, value_check = NULL, outcome = NULL,
-output = NULL WHERE seq = ? RETURNING state"""
+_FRESH = """UPDATE task SET state = ?, run_at = ?, cancel = 0, failures = 0, crashes = 0, losses = 0,
+finished = NULL, value = NULL, value_check = NULL, outcome = NULL, output = NULL WHERE seq = ?"""
 
 
 class _Stand(NamedTuple):
     """Where a task is."""
 
     seq: int
-    queue: str
+    line: str
     state: State
-    lane: str
+    special: int
     key: str
+    blockers: int
 
 
 class SqliteStore:
@@ -88,7 +97,7 @@ class SqliteStore:
         self._load_tally()
         self.bonds = SqliteBonds(self._db, self._tally, self._change)
         self.notes = SqliteNotes(self._db, self._change)
-        self.ends = SqliteEnds(self._db, self._tally, self._write)
+        self.ends = SqliteEnds(self._db, self._tally, self._write, self.bonds.forget)
         self.timetable = SqliteTimetable(self._db, self._change)
 
     # -- transactions
@@ -98,9 +107,11 @@ class SqliteStore:
         self._before = self._db.total_changes
 
     def seal(self) -> bool:
-        full, empty = self._tally.changes()
-        self._write("INSERT OR REPLACE INTO tally(queue, state, tasks) VALUES(?,?,?)", full)
-        self._write("DELETE FROM tally WHERE queue = ? AND state = ?", empty)
+        changes = self._tally.changes()
+        self._write("INSERT OR REPLACE INTO tally(queue, state, tasks) VALUES(?,?,?)", changes.tasks)
+        self._write("DELETE FROM tally WHERE queue = ? AND state = ?", changes.no_tasks)
+        self._write("INSERT OR REPLACE INTO place(queue, ckey, tasks) VALUES(?,?,?)", changes.places)
+        self._write("DELETE FROM place WHERE queue = ? AND ckey = ?", changes.no_places)
         return self._db.total_changes != self._before
 
     def commit(self) -> None:
@@ -119,53 +130,64 @@ class SqliteStore:
 
     def insert(self, arrivals: Sequence[Arrival], now: float) -> int:
         new = 0
-        for (queue, state), group in _grouped(arrivals).items():
-            done = self._write(_INSERT, [_insert_row(arrival, now) for arrival in group])
+        for (queue, state), group in shape.grouped(arrivals).items():
+            done = self._write(_INSERT, [shape.insert_row(arrival, now) for arrival in group])
             self._tally.add(queue, state, done)
             new += done
-        return new + sum(self._insert_special(arrival, now) for arrival in arrivals if not arrival.plain)
+        return new + sum([self._insert_special(arrival, now) for arrival in arrivals if arrival.special])
 
     def _insert_special(self, arrival: Arrival, now: float) -> bool:
-        rows = self._change(_INSERT_SPECIAL, _special_row(arrival, now))
+        rows = self._change(f"{_INSERT} RETURNING seq", shape.insert_row(arrival, now))
         if rows:
             task = arrival.task
-            self.bonds.depend(rows[0][0], arrival.needs)
-            if task.take and arrival.state is not State.BLOCKED:
-                self.bonds.weigh(rows[0][0])
-            self._tally.add(task.queue, arrival.state, 1, lane_of(task.requires), task.concurrency_key)
+            self._tally.add(line_of(task.queue, lane_of(task.requires)), arrival.state, 1, task.concurrency_key)
+            self.bonds.insert(rows[0][0], arrival)
         return bool(rows)
 
     def lease(self, queue: str, count: int, worker: int, now: float, lanes: Sequence[str] = ("",)) -> list[Leased]:
-        lanes = lanes[:_MOST_LANES]
-        statement = _LEASE_LANE if len(lanes) == 1 else _LEASE % " UNION ALL ".join([_LANE] * len(lanes))
-        looked_at = [value for lane in lanes for value in (queue, lane, count)]
-        rows = self._change(statement, (worker, now, *looked_at, count))
+        if len(lanes) == 1:
+            rows = self._change(_LEASE_LINE, (worker, now, line_of(queue, lanes[0]), count))
+        else:
+            lines = " UNION ALL ".join([_LINE] * len(lanes[:_MOST_LANES]))
+            wanted = [value for lane in lanes[:_MOST_LANES] for value in (line_of(queue, lane), count)]
+            rows = self._change(_LEASE % f"{lines} ORDER BY priority, seq LIMIT ?", (worker, now, *wanted, count))
         rows.sort(key=lambda row: row[:2])  # RETURNING promises no order
-        leased = [_leased(row) for row in rows]
-        for lane, tasks in Counter([one.claim.requires for one in leased]).items():
-            self._tally.shift(queue, State.READY, State.LEASED, tasks, lane)
+        for line, tasks in Counter([row[5] for row in rows]).items():
+            self._tally.shift(line, State.READY, State.LEASED, tasks)
+        leased = [shape.leased(row) for row in rows]
+        for one, row in zip(leased, rows, strict=True):
+            if row[-1]:
+                self.bonds.complete(one)
         return leased
+
+    def unlease(self, leased: Leased) -> None:
+        claim = leased.claim
+        self._change("UPDATE task SET state = 1, attempt = attempt - 1 WHERE seq = ?", (claim.seq,))
+        self._tally.shift(line_of(claim.queue, claim.requires), State.LEASED, State.READY, 1)
 
     def end(self, endings: Sequence[Ending], now: float) -> int:
         again = [ending for ending in endings if not ending.next.state.final]
-        self._write(_KEEP_ATTEMPT, [_attempt_row(ending, now) for ending in again])
-        done = self._write(_END, [_end_row(ending, now) for ending in endings])
+        self._write(_KEEP_ATTEMPT, [shape.attempt_row(ending, now) for ending in again])
+        done = self._write(_END, [shape.end_row(ending, now) for ending in endings])
         if done == len(endings):
-            for (queue, state, *tied), tasks in Counter([_move_of(ending) for ending in endings]).items():
-                self._tally.shift(queue, State.LEASED, state, tasks, *tied)
+            for (line, state, key), tasks in Counter([shape.move_of(ending) for ending in endings]).items():
+                self._tally.shift(line, State.LEASED, state, tasks, key)
         else:
             self._recount()
         return done
 
     def promote(self, now: float) -> list[str]:
         rows = self._change(
-            "UPDATE task SET state = iif(ckey = '', 1, 7) WHERE seq IN (SELECT seq FROM task WHERE state = 0"
-            " AND run_at <= ? ORDER BY run_at LIMIT ?) RETURNING queue, state, requires, ckey",
+            "UPDATE task SET state = iif(special = 2, 7, 1) WHERE seq IN (SELECT seq FROM task WHERE state = 0"
+            " AND run_at <= ? ORDER BY run_at LIMIT ?) RETURNING queue, state, seq",
             (now, PROMOTE_AT_ONCE),
         )
-        for (queue, state, *tied), tasks in Counter(rows).items():
-            self._tally.shift(queue, State.SCHEDULED, State(state), tasks, *tied)
-        return list({row[0]: None for row in rows})
+        for (line, state), tasks in Counter([row[:2] for row in rows]).items():
+            self._tally.shift(line, State.SCHEDULED, State(state), tasks)
+        for line, state, seq in rows:
+            if state == State.BLOCKED:
+                self.bonds.hold(seq, split(line)[0], self.bonds.key(seq))
+        return list({split(row[0])[0]: None for row in rows})
 
     def realign(self, ahead: float) -> None:
         self._change("UPDATE task SET run_at = at + ? WHERE state = 0 AND attempt = 0 AND at IS NOT NULL", (ahead,))
@@ -182,28 +204,39 @@ class SqliteStore:
 
     def cancel(self, ids: Iterable[bytes], now: float, value: bytes = b"") -> dict[bytes, State]:
         states: dict[bytes, State] = {}
-        for task_id, (seq, queue, state, *tied) in self._stands(ids):
-            states[task_id] = state
+        for task_id, stand in self._stands(ids):
+            state = states[task_id] = stand.state
             if state == State.LEASED:
-                self._change("UPDATE task SET cancel = 1 WHERE seq = ?", (seq,))
+                self._change("UPDATE task SET cancel = 1 WHERE seq = ?", (stand.seq,))
             elif not state.final:
                 self._change(
                     "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
-                    (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), seq),
+                    (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), stand.seq),
                 )
-                self._tally.shift(queue, state, State.CANCELLED, 1, *tied)
+                self._tally.shift(stand.line, state, State.CANCELLED, 1, stand.key)
+                if stand.special:
+                    self.bonds.let_go(stand.seq)
                 states[task_id] = State.CANCELLED
         return states
 
     def retry(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
         states: dict[bytes, State] = {}
-        for task_id, (seq, queue, state, *tied) in self._stands(ids):
-            states[task_id] = state
+        for task_id, stand in self._stands(ids):
+            state = states[task_id] = stand.state
             if state.final and state != State.SUCCEEDED:
-                self._change(_KEEP_LAST, (seq,))
-                new = states[task_id] = State(self._change(_FRESH, (now, seq))[0][0])
-                self._tally.shift(queue, state, new, 1, *tied)
+                states[task_id] = self._bring_back(stand, now)
         return states
+
+    def _bring_back(self, stand: _Stand, now: float) -> State:
+        state = State.BLOCKED if stand.blockers or stand.key else State.READY
+        self._change(_KEEP_LAST, (stand.seq,))
+        self._change(_FRESH, (state, now, stand.seq))
+        self._tally.shift(stand.line, stand.state, state, 1, stand.key)
+        if stand.special:
+            self.bonds.renew(stand.seq)
+        if stand.key and not stand.blockers:
+            self.bonds.hold(stand.seq, split(stand.line)[0], stand.key)
+        return state
 
     def states(self, ids: Iterable[bytes]) -> dict[bytes, State]:
         return {task_id: stand.state for task_id, stand in self._stands(ids)}
@@ -214,8 +247,12 @@ class SqliteStore:
     # -- reading
 
     def claims(self) -> list[tuple[int, Claim]]:
-        rows = self._db.execute(f"SELECT worker, {_CLAIM} FROM task WHERE state = 2")
-        return [(row[0], Claim(*row[1:])) for row in rows]
+        rows = self._db.execute(f"SELECT worker, special, {_CLAIM} FROM task WHERE state = 2").fetchall()
+        claims = [(worker, special, shape.claim(row)) for worker, special, *row in rows]
+        for _, special, claim in claims:
+            if special:
+                self.bonds.complete_claim(claim)
+        return [(worker, claim) for worker, _, claim in claims]
 
     def next_due(self) -> float | None:
         row = self._db.execute("SELECT min(run_at) FROM task WHERE state = 0").fetchone()
@@ -231,20 +268,16 @@ class SqliteStore:
         return views.page(self._db, page)
 
     def counts(self) -> Mapping[str, Mapping[State, int]]:
-        counts: dict[str, dict[State, int]] = {}
-        for (queue, state), tasks in self._tally.tasks.items():
-            if tasks:
-                counts.setdefault(queue, {})[state] = tasks
-        return counts
+        return self._tally.counts()
 
     def ready(self, queue: str) -> int:
-        return self._tally.tasks[queue, State.READY]
+        return self._tally.count(queue, State.READY)
 
     def lanes(self, queue: str) -> Mapping[str, int]:
-        return self._tally.lanes.get(queue, {})
+        return self._tally.lanes(queue)
 
     def count(self, queue: str, state: State) -> int:
-        return self._tally.tasks[queue, state]
+        return self._tally.count(queue, state)
 
     def size(self) -> int:
         pages = self._db.execute("PRAGMA page_count").fetchone()[0]
@@ -312,72 +345,24 @@ class SqliteStore:
         """Where each task stands that exists."""
         for task_id in ids:
             row = self._db.execute(
-                "SELECT seq, queue, state, requires, ckey FROM task WHERE id = ?", (task_id,)
+                "SELECT task.seq, queue, state, special, coalesce(ckey, ''), coalesce(blockers, 0) FROM task"
+                " LEFT JOIN special ON special > 0 AND special.seq = task.seq WHERE id = ?",
+                (task_id,),
             ).fetchone()
             if row:
-                yield task_id, _Stand(row[0], row[1], State(row[2]), row[3], row[4])
+                yield task_id, _Stand(row[0], row[1], State(row[2]), *row[3:])
 
     def _load_tally(self) -> None:
         tasks = self._db.execute("SELECT queue, state, tasks FROM tally").fetchall()
-        self._tally.load(tasks, self._db.execute(_LANES))
+        self._tally.load(tasks, self._db.execute("SELECT queue, ckey, tasks FROM place"))
 
     def _recount(self) -> None:
         """Count from the rows: only where a guard did not hold, which no single master ever sees."""
         self._db.execute("DELETE FROM tally")
         self._db.execute("INSERT INTO tally SELECT queue, state, count(*) FROM task GROUP BY queue, state")
+        self._db.execute("DELETE FROM place")
+        self._db.execute(
+            "INSERT INTO place SELECT queue, ckey, count(*) FROM task JOIN special USING(seq)"
+            " WHERE ckey <> '' AND state IN (1, 2) GROUP BY queue, ckey"
+        )
         self._load_tally()
-
-
-def _leased(row: Sequence[Any]) -> Leased:
-    """Of what `_LEASE` returns."""
-    claim, (payload, timeout, check, soft_timeout, take) = Claim(*row[1:16]), row[16:]
-    damaged = crc32(payload, crc32(claim.id)) != check
-    return Leased(claim, payload, timeout, damaged, soft_timeout, row[0], take)
-
-
-def _move_of(ending: Ending) -> tuple[str, State, str, str]:
-    return ending.claim.queue, ending.next.state, ending.claim.requires, ending.claim.key
-
-
-def _grouped(arrivals: Sequence[Arrival]) -> dict[tuple[str, State], list[Arrival]]:
-    groups: dict[tuple[str, State], list[Arrival]] = {}
-    for arrival in arrivals:
-        if arrival.plain:
-            groups.setdefault((arrival.task.queue, arrival.state), []).append(arrival)
-    return groups
-
-
-def _insert_row(arrival: Arrival, now: float) -> tuple[object, ...]:
-    task = arrival.task
-    return (
-        *(task.id, task.name, task.queue, arrival.state, task.priority, arrival.run_at, task.run_at or None),
-        *(task.payload, crc32(task.payload, crc32(task.id)), task.timeout, task.retries, task.backoff, task.key),
-        *(task.mailbox, now),
-    )
-
-
-def _special_row(arrival: Arrival, now: float) -> tuple[object, ...]:
-    task = arrival.task
-    return (
-        *_insert_row(arrival, now),
-        *(task.soft_timeout, task.backoff_cap, arrival.expires or None, lane_of(task.requires), task.concurrency_key),
-        *(arrival.unique_id or None, task.if_failed, task.take, sum(not met for _, met in arrival.needs)),
-    )
-
-
-def _end_row(ending: Ending, now: float) -> tuple[object, ...]:
-    claim, after = ending.claim, ending.next
-    final = after.state.final
-    return (
-        *(after.state, None if final else after.run_at, after.failures, after.crashes, after.losses),
-        ending.outcome if final else None,
-        *(ending.started, ending.wall, ending.cpu, ending.rss),
-        *((now, ending.value, crc32(ending.value, crc32(claim.id))) if final else (None, None, None)),
-        (ending.output or None) if final else None,
-        *(claim.mailbox, claim.seq, claim.attempt),
-    )
-
-
-def _attempt_row(ending: Ending, now: float) -> tuple[object, ...]:
-    measured = (ending.outcome, ending.started, ending.wall, ending.cpu, ending.rss, ending.value)
-    return (*measured, now, ending.output or None, ending.claim.seq, ending.claim.attempt)

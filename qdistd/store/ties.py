@@ -9,16 +9,20 @@ from qdistd.model import State
 
 
 class Dependent(msgspec.Struct, frozen=True):
-    """A blocked task, as far as what it waits for must know it. `requires` is its lane, `run_at` when it is due."""
+    """A blocked task, as far as what it waits for must know it. `line`: its queue with its lane."""
 
     seq: int
     id: bytes
-    queue: str
+    line: str
     run_at: float
     if_failed: str
     blockers: int
-    requires: str
     key: str
+
+    @property
+    def queue(self) -> str:
+        """The queue of the line."""
+        return self.line.partition("\n")[0]
 
 
 class Bonds(Protocol):

@@ -2,14 +2,16 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 from zlib import crc32
 
 import msgspec
 
 from qdistd.call import decode_failure
 from qdistd.errors import Malformed
-from qdistd.model import Failure, Outcome, Result, State
+from qdistd.model import BACKOFF_CAP, Failure, Outcome, Result, State
 from qdistd.store import Page
+from qdistd.store.tallies import split
 from qdistd.views import AttemptView, TaskView
 
 _DAMAGED = msgspec.msgpack.encode(
@@ -19,12 +21,10 @@ _DAMAGED = msgspec.msgpack.encode(
 _SUMMARY = """task.id, task.name, task.queue, task.state, task.attempt, task.priority, task.created, task.run_at,
 task.finished, task.retries, task.timeout, task.key, worker.name"""
 
-_REST = (
-    *("soft_timeout", "backoff", "backoff_cap", "expires", "concurrency_key", "if_failed", "blocked_by"),
-    *("failures", "crashes", "losses"),
-)
-_MORE = """payload, value, requires, soft_timeout, backoff, backoff_cap, coalesce(expires, 0.0), ckey, if_failed,
-iif(state = 7, blockers, 0), failures, crashes, losses"""
+_MORE = "payload, coalesce(value, x'') AS value, backoff, failures, crashes, losses"
+
+_SPECIAL = """SELECT soft_timeout, backoff_cap, coalesce(expires, 0.0) AS expires, ckey AS concurrency_key, if_failed,
+iif(state = 7, blockers, 0) AS blocked_by FROM special JOIN task USING(seq) WHERE task.id = ?"""
 
 _ATTEMPTS = """SELECT attempt.number, attempt.outcome, worker.name, worker.host, attempt.started, attempt.wall,
 attempt.cpu, attempt.rss, attempt.value, attempt.output FROM task JOIN attempt USING(seq)
@@ -35,6 +35,9 @@ task.output FROM task LEFT JOIN worker ON worker.number = task.worker WHERE task
 AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.seq = task.seq AND attempt.number = task.attempt)
 ORDER BY 1"""
 """Ended attempts, and the present or last one, which stands in the row of the task."""
+
+_LAST = "\U0010ffff"
+"""Comes after every other character."""
 
 _FROM = "FROM task LEFT JOIN worker ON worker.number = task.worker"
 
@@ -64,19 +67,24 @@ def task(db: sqlite3.Connection, task_id: bytes) -> TaskView | None:
     if row is None:
         other = db.execute("SELECT into_id FROM alias WHERE id = ?", (task_id,)).fetchone()
         return task(db, other[0]) if other else None
-    payload, value, requires, *rest = db.execute(f"SELECT {_MORE} FROM task WHERE id = ?", (task_id,)).fetchone()
     after = db.execute(
         "SELECT needs FROM depend WHERE seq = (SELECT seq FROM task WHERE id = ?) ORDER BY position", (task_id,)
     )
+    more = _named(db.execute(f"SELECT {_MORE} FROM task WHERE id = ?", (task_id,)))
+    special = _named(db.execute(_SPECIAL, (task_id,)))
+    attempts = _attempts(db, task_id)
     return msgspec.structs.replace(
         _summary(row),
-        payload=payload,
-        value=value or b"",
-        attempts=_attempts(db, task_id),
-        requires=requires.split("\n") if requires else [],
+        attempts=attempts,
         after=[needs for (needs,) in after],
-        **dict(zip(_REST, rest, strict=True)),
+        **({"backoff_cap": BACKOFF_CAP} | more | special),
     )
+
+
+def _named(cursor: sqlite3.Cursor) -> dict[str, Any]:
+    """The first row, by the names of its columns; nothing where there is none."""
+    names = [column[0] for column in cursor.description]
+    return dict(zip(names, cursor.fetchone() or (), strict=False))
 
 
 def page(db: sqlite3.Connection, page: Page) -> tuple[list[TaskView], int]:
@@ -94,7 +102,8 @@ def _where(page: Page) -> tuple[str, list[object]]:
     if page.before:
         parts.append(("task.seq < ?", [page.before]))
     if page.queue:
-        parts.append(("task.queue = ?", [page.queue]))
+        below = f"{page.queue}\n"  # the lines of those that require labels
+        parts.append(("(task.queue = ? OR (task.queue > ? AND task.queue < ?))", [page.queue, below, below + _LAST]))
     if page.name:
         parts.append(("task.name = ?", [page.name]))
     if page.states:
@@ -105,7 +114,8 @@ def _where(page: Page) -> tuple[str, list[object]]:
 def _summary(row: Sequence[object]) -> TaskView:
     names = TaskView.__struct_fields__[: len(row)]
     filled = {name: value for name, value in zip(names, row, strict=True) if value is not None}
-    return msgspec.convert(filled, TaskView)
+    queue, lane = split(str(filled["queue"]))
+    return msgspec.convert(filled | {"queue": queue, "requires": lane.split("\n") if lane else []}, TaskView)
 
 
 def _attempts(db: sqlite3.Connection, task_id: bytes) -> list[AttemptView]:
