@@ -22,6 +22,7 @@ from qdistd.protocol import (
     Pause,
     Queues,
     Retry,
+    Schedules,
     Show,
     Status,
     StatusView,
@@ -29,7 +30,7 @@ from qdistd.protocol import (
     Workers,
 )
 from qdistd.upkeep import Purge, Purged
-from qdistd.views import QueueView, TaskView, WorkerView
+from qdistd.views import QueueView, ScheduleView, TaskView, WorkerView
 
 if TYPE_CHECKING:
     from qdistd.store.checking import Checked
@@ -122,6 +123,11 @@ class Questions:
         """All workers the master has heard of lately."""
         workers: Sequence[WorkerView] = self.ask(Workers()).workers
         return workers
+
+    def schedules(self) -> "Sequence[ScheduleView]":
+        """What the master submits by the clock: when each is due next, and what became of its last task."""
+        schedules: Sequence[ScheduleView] = self.ask(Schedules()).schedules
+        return schedules
 
     def purge(
         self,
