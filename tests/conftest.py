@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from cluster import Cluster
 
@@ -21,8 +22,13 @@ NewCluster = Callable[..., Cluster]
 
 
 def pytest_configure() -> None:
-    """A shell starts its background jobs with Ctrl-C ignored, and children inherit that: here it means something."""
+    """A shell starts its background jobs with Ctrl-C ignored, and children inherit that: here it means something.
+
+    And no example of hypothesis fails because the machine was busy with something else.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("busy", deadline=None)
+    hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture
