@@ -20,7 +20,7 @@ from qdistd.errors import ConfigError
 from qdistd.model import Grant, Held, Outcome, Said, Settlement
 from qdistd.pool.cgroups import Ground
 from qdistd.pool.chronicle import Chronicle
-from qdistd.pool.dealing import Waiting, deal
+from qdistd.pool.dealing import Waiting, deal, line_up
 from qdistd.pool.deaths import STUBBORN, Ended, Verdict, cancelled, stopped
 from qdistd.pool.ear import MOST_FAREWELLS
 from qdistd.pool.fate import NEVER
@@ -108,7 +108,7 @@ class Pool:
             self._release(grants)
         else:
             now = self._loop.time()
-            self._waiting.extend(Waiting(grant, now) for grant in grants)
+            line_up(self._waiting, [Waiting(grant, now) for grant in grants])
         self._after()
 
     def held(self) -> list[Held]:
@@ -293,7 +293,7 @@ class Pool:
 
     def _put_back(self, grants: Sequence[Grant]) -> None:
         now = self._loop.time()
-        self._waiting.extendleft(Waiting(grant, now) for grant in reversed(grants))
+        line_up(self._waiting, [Waiting(grant, now) for grant in grants], first=True)
 
     def _release(self, grants: Iterable[Grant]) -> None:
         for grant in grants:
