@@ -173,6 +173,7 @@ class Pool:
     def bequeath(self) -> PoolEstate:
         """Write down all there is, and let go of it: nothing happens here any more. `calm` comes before."""
         self._vigil.end()
+        said = self.said()
         if self._timer:
             self._timer.cancel()
         for child in self._children:
@@ -180,7 +181,7 @@ class Pool:
             self._loop.remove_reader(child.exited)
         children = [child.bequeath() for child in self._children]
         self._children.clear()
-        return PoolEstate(children, [(*waiting,) for waiting in self._waiting], self.farewells())
+        return PoolEstate(children, [(*waiting,) for waiting in self._waiting], said)
 
     async def close(self) -> None:
         """End all children: SIGTERM, then SIGKILL after their grace. What they ran is settled as released."""
