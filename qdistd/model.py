@@ -81,8 +81,9 @@ class Outcome(enum.IntEnum):
 class Failure(msgspec.Struct, frozen=True):
     """Why an attempt has no result.
 
-    `kind`: exception, retry, rejected, timeout, soft-timeout, exit, signal, memory, not-found, not-allowed,
-    undecodable, unserializable, too-large, lost, stopped, cancelled, expired, damaged.
+    `kind`: exception, retry, rejected, timeout, soft-timeout, exit, signal, memory (its own limit), oom (the kernel had
+    none left), not-found, not-allowed, undecodable, unserializable, too-large, lost, stopped, cancelled, expired,
+    damaged.
     `type` and `traceback` speak of exceptions, `number` is the exit code or signal.
     """
 

@@ -165,13 +165,13 @@ def fork_and_return() -> int:
 
 
 def write_everywhere() -> None:
-    for descriptor in range(3, 30):
+    for descriptor in range(3, 300):
         with contextlib.suppress(OSError):
             os.write(descriptor, b"x" * 4096)
 
 
 def scribble(data: bytes, news: str) -> None:
-    for descriptor in range(3, 30):
+    for descriptor in range(3, 300):
         with contextlib.suppress(OSError):
             os.write(descriptor, data)
     tell(news, "scribbled")

@@ -11,14 +11,13 @@ import life_samples
 import msgspec
 import pytest
 from poolside import Poolside, at_the_pool
+from samples import MODULES
 
 import qdistd
 from qdistd.call import decode_value, encode_value
 from qdistd.child import board
 from qdistd.model import Grant, Outcome, Progress, Said, id_text
 from qdistd.pool.ear import MOST_PARTIALS, PARTIAL_BYTES, Speech
-
-MODULES = ("task_samples", "life_samples")
 
 
 def give(side: Poolside, name: str, *args: object, **options: Any) -> Grant:

@@ -12,11 +12,10 @@ import msgspec
 import pytest
 from clearing import clearing
 from poolside import Poolside, at_the_pool, children, settings
+from samples import MODULES
 
 import qdistd
 from qdistd.model import Grant, Outcome, id_text
-
-MODULES = ("task_samples", "life_samples")
 
 AT_ONCE = 1.0
 """Seconds in which a task that runs has heard that it is cancelled."""

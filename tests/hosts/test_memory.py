@@ -16,6 +16,9 @@ from tests.patience import until
 LIMIT = 64
 """MiB a child."""
 
+UNIT_LIMIT = 64
+"""MiB of the whole unit, where that is tried: worker and children take some 50 of them."""
+
 PIDS = 12
 """Processes a child, with itself."""
 
@@ -94,6 +97,21 @@ def test_a_task_over_its_limit_dies_alone_and_says_why(vm: Machine) -> None:
         assert f"took more memory than its limit of {LIMIT} MiB, with all it had started" in failure["message"]
     assert (held["state"], held["attempt"]) == ("succeeded", 1)
     assert (property_of(vm, "NRestarts"), property_of(vm, "MainPID")) == ("0", before)
+
+
+def test_a_task_that_dies_as_its_whole_unit_has_no_memory_left_says_that_it_was_the_kernel(vm: Machine) -> None:
+    vm.run("systemctl", "set-property", "--runtime", UNIT, f"MemoryMax={UNIT_LIMIT}M", "MemorySwapMax=0")
+    try:
+        held, *eaters = run(
+            *(vm, ("wait_for", "/srv/tasks/go-on"), ("eat", LIMIT - 24), ("eat", 1)),
+            first_waits_for="/srv/tasks/go-on",
+        )
+    finally:
+        vm.run("systemctl", "set-property", "--runtime", UNIT, "MemoryMax=infinity")
+    failure = eaters[0]["attempts"][0]["failure"]
+    assert failure["kind"] == "oom", failure
+    assert "was killed as its host, or the unit of its worker, had no memory left" in failure["message"]
+    assert held["state"] == "succeeded"
 
 
 def test_memory_and_processor_time_are_counted_wherever_the_task_has_them_used(vm: Machine) -> None:

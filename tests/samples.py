@@ -1,0 +1,7 @@
+"""Where the tasks of the tests are."""
+
+from pathlib import Path
+
+HERE = str(Path(__file__).parent)
+
+MODULES = ("task_samples", "life_samples")
