@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from qdistd.broker import Seat
+from qdistd.broker import QueueLimits, Seat
 from qdistd.call import decode_failure
+from qdistd.lifecycle import MOVES, Policy
 from qdistd.model import Grant, Outcome, Result, Settlement, State, Task, id_text
 from qdistd.store import LARGEST_LEASE, open_store
 from tests.household import Clocks, House
@@ -191,6 +192,7 @@ def test_random_webs_of_tasks_end_all_and_as_their_rules_say() -> None:
 
 def _spin(rng: random.Random) -> None:
     house = House(open_store("sqlite://:memory:"), Clocks())
+    watch_moves(house)
     after: dict[bytes, tuple[bytes, ...]] = {}
     rules: dict[bytes, str] = {}
     for _ in range(40):
@@ -209,6 +211,47 @@ def _spin(rng: random.Random) -> None:
         broken = any(house.state(other) != State.SUCCEEDED for other in needs)
         assert state.final
         assert (state == State.CANCELLED) == (broken and rules[task] == "cancel")
+    assert moves(house) <= {(old, new) for old, states in MOVES.items() for new in states}
+
+
+def watch_moves(house: House) -> None:
+    """Have SQLite write down every change of a state, whoever makes it."""
+    house.store._db.executescript(  # type: ignore[attr-defined]
+        "CREATE TEMP TABLE moves(old, new); CREATE TEMP TRIGGER watch AFTER UPDATE OF state ON main.task"
+        " WHEN old.state <> new.state BEGIN INSERT INTO moves VALUES(old.state, new.state); END"
+    )
+
+
+def moves(house: House) -> set[tuple[State, State]]:
+    rows = house.store._db.execute("SELECT DISTINCT old, new FROM moves")  # type: ignore[attr-defined]
+    return {(State(old), State(new)) for old, new in rows}
+
+
+def test_every_move_of_every_task_is_one_of_the_table() -> None:
+    rng = random.Random(11)
+    limits = {"default": QueueLimits(per_key=1, concurrency=5)}
+    house = House(open_store("sqlite://:memory:"), Clocks(), queues=limits, policy=Policy(crashes=1))
+    watch_moves(house)
+    tasks: list[bytes] = []
+    for _ in range(1500):
+        act = rng.random()
+        if act < 0.3:
+            options: dict[str, object] = {"retries": rng.randint(0, 2), "backoff": rng.uniform(0, 3)}
+            options |= rng.choice([{}, {"concurrency_key": rng.choice("ab")}, {"expires": 9.0}, {"delay": 3.0}])
+            options |= {"after": tuple(rng.sample(tasks, min(len(tasks), rng.randint(0, 2))))} if act < 0.1 else {}
+            tasks += house.submit(1, if_failed=rng.choice(["cancel", "run", "wait"]), **options)
+        elif act < 0.8:
+            seat = house.hello("a")
+            for grant in house.lease(seat, rng.randint(1, 4)):
+                house.settle(seat, grant, rng.choice([*Outcome, *[Outcome.SUCCEEDED] * 4]))
+        elif act < 0.9:
+            with house.change() as broker:
+                (broker.cancel if act < 0.85 else broker.retry)(rng.sample(tasks, min(len(tasks), 3)))
+        else:
+            house.tick(rng.uniform(0, 4))
+    seen, allowed = moves(house), {(old, new) for old, states in MOVES.items() for new in states}
+    assert seen <= allowed
+    assert {new for _, new in seen} == set(State)
 
 
 def _step(house: House, rng: random.Random) -> None:
