@@ -8,6 +8,7 @@ import select
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster import Cluster
@@ -16,12 +17,31 @@ from shell import Shell
 
 from qdistd.cli.exits import Exit
 
+STEPS = """
+import time
+from pathlib import Path
+
+import qdistd
+
+
+def climb(gate: str) -> str:
+    qdistd.progress(1, 4, "the first step")
+    qdistd.partial({"step": 1})
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    if qdistd.current().attempt == 1:
+        raise qdistd.Retry(after=0, message="slipped")
+    raise qdistd.Reject("too steep")
+"""
+"""A task that has got somewhere and goes on when a file is there."""
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("live")
     folder.chmod(0o700)
-    tasks = {"tasks": ["qdistd.tasks", "operator", "time"]}
+    (folder / "steps.py").write_text(STEPS)
+    tasks = {"tasks": ["qdistd.tasks", "operator", "time", "steps"], "path": [str(folder)]}
     cluster = Cluster(folder, workers=1, worker={"worker": tasks})
     yield cluster.start()
     cluster.close()
@@ -54,6 +74,50 @@ def test_a_task_is_followed_until_it_has_ended(shell: Shell, cluster: Cluster) -
     admin("resume", "default")
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out.splitlines()[-1], err) == (Exit.OK, "succeeded: 7 * 7 = 49", "")
+
+
+def test_progress_partial_results_and_every_attempt_are_seen_live(shell: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    task_id = submitted(shell, "steps.climb", str(gate), "--retries", "5")
+    process = shell.start("show", "--follow", task_id)
+    assert process.stdout
+    seen = [process.stdout.readline()]
+    while not seen[-1].startswith("partial result"):
+        assert seen[-1]
+        seen.append(process.stdout.readline())
+    now = shell("show", task_id)
+    assert "[#####...............]  25%  1 of 4, the first step" in now.out and '  1  {"step": 1}' in now.out
+    gate.touch()
+    out, _ = process.communicate(timeout=DEADLINE)
+    text = "".join(seen) + out
+    assert process.returncode == Exit.FAILED
+    for line in ("leased: attempt 1 on w1@", "progress: [#####...............]  25%  1 of 4, the first step"):
+        assert line in text
+    assert "slipped" in text and "attempt 2 rejected: qdistd.errors.Reject: too steep" in text, text
+    told = shell("show", task_id).out
+    assert "asked for a retry" in told and "gave up for good" in told and "used       2 of 5 retries" in told
+
+
+def test_on_a_terminal_progress_is_drawn(shell: Shell, tmp_path: Path) -> None:
+    task_id = submitted(shell, "steps.climb", str(tmp_path / "gate"))
+    ours, theirs = pty.openpty()
+    process = shell.start("show", "-f", task_id, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    until(ours, "1/4 the first step")
+    (tmp_path / "gate").touch()
+    until(ours, "failed")
+    assert process.wait(DEADLINE) == Exit.FAILED
+    os.close(ours)
+
+
+def until(terminal: int, text: str) -> str:
+    """What is seen on a terminal, once the text is among it."""
+    seen, end = "", time.monotonic() + DEADLINE
+    while text not in seen:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
+        assert ready, seen
+        seen += os.read(terminal, 65536).decode()
+    return seen
 
 
 def test_whoever_follows_hears_why_it_failed_and_the_exit_code_says_so(shell: Shell) -> None:
@@ -128,14 +192,10 @@ def test_top_on_a_terminal_ends_with_q_and_leaves_the_terminal_as_it_was(shell: 
     termios.tcsetwinsize(theirs, (40, 150))
     before = termios.tcgetattr(theirs)
     process = shell.start("top", "--every", "30s", stdin=theirs, stdout=theirs, stderr=theirs)
-    seen, end = "", time.monotonic() + DEADLINE
-    while "SETTLED/S" not in seen or "connected" not in seen:
-        ready, _, _ = select.select([ours], [], [], max(0.0, end - time.monotonic()))
-        assert ready, seen
-        seen += os.read(ours, 65536).decode()
+    seen = until(ours, "connected")
     os.write(ours, b"q")
     assert process.wait(DEADLINE) == Exit.OK
     assert termios.tcgetattr(theirs) == before
-    assert re.search(r"default\W", seen) and "q ends" in seen
+    assert re.search(r"default\W", seen) and "q ends" in seen and "SETTLED/S" in seen
     os.close(ours)
     os.close(theirs)

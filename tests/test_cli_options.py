@@ -13,6 +13,8 @@ from shell import Shell
 
 from qdistd.cli import words
 from qdistd.cli.exits import Exit
+from qdistd.cli.lines import read_line
+from qdistd.errors import Refused
 
 NOBODYS = "0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6"
 
@@ -64,6 +66,14 @@ def test_what_has_expired_is_cancelled_and_says_so(shell: Shell) -> None:
 def test_it_expires_after_a_time_or_at_a_moment() -> None:
     assert words.expiry("90") == words.expiry("1m 30s") == 90.0
     assert words.expiry("2031-01-02T03:04:05Z") == datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_results_are_passed_on_to_the_task_that_comes_after(shell: Shell) -> None:
+    ids = "\n".join(submitted(shell, "operator.add", str(number), "1") for number in (1, 2, 3))
+    ran = shell("submit", "operator.add", "--after", "-", "--take", "list", "--wait", "[40]", stdin=ids)
+    assert ran.out == "[2, 3, 4, 40]\n"
+    ten = submitted(shell, "operator.add", "4", "6")
+    assert shell("submit", "operator.sub", "1", "--after", ten, "--take", "args", "--wait").out == "9\n"
 
 
 def test_what_becomes_of_it_when_one_fails_is_chosen(shell: Shell) -> None:
@@ -122,6 +132,12 @@ def test_a_line_has_every_option(shell: Shell) -> None:
     assert (told["soft_timeout"], told["timeout"], told["backoff_cap"]) == (5.0, 10.0, 60.0)
 
 
+def test_lines_may_come_after_tasks_by_their_ids(shell: Shell) -> None:
+    first = submitted(shell, "operator.add", "1", "1")
+    line = json.dumps({"task": "operator.mul", "args": [21], "after": [first], "take": "args"})
+    assert shell("submit", "--file", "-", "--wait", stdin=line).out == "42\n"
+
+
 def test_all_lines_are_stored_or_none(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "tasks.jsonl"
     lines = ['["square", 1]', '["square", 2]', json.dumps(["square", "x" * 70_000])]
@@ -146,6 +162,22 @@ def test_of_a_pipe_with_a_wrong_line_nothing_is_stored_either(shell: Shell) -> N
 def test_more_than_a_thousand_tasks_are_not_one_thing(shell: Shell) -> None:
     ran = shell("submit", "--file", "-", "--atomic", stdin='["square", 1]\n' * 1001)
     assert (ran.code, ran.out) == (Exit.FAILED, "") and "<stdin>:1001: " in ran.err and "1000 tasks at most" in ran.err
+
+
+def test_in_one_file_a_line_may_come_after_lines_above(shell: Shell) -> None:
+    lines = [
+        {"task": "operator.add", "args": [1, 1]},
+        {"task": "operator.add", "args": [2, 2]},
+        {"task": "operator.add", "args": [[0]], "after": [2, 1], "take": "list"},
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    assert shell("submit", "--file", "-", "--atomic", "--wait", stdin=text).lines == ["2", "4", "[4, 2, 0]"]
+    for wrong in ([3], [0]):
+        text = json.dumps({"task": "square", "args": [7], "after": wrong})
+        ran = shell("submit", "--file", "-", "--atomic", stdin=text)
+        assert ran.code == Exit.FAILED and f"{wrong[0]} is no line with a task above this one" in ran.err
+    with pytest.raises(Refused, match="numbers of lines are for --atomic"):
+        read_line(text.encode())
 
 
 # -- a busy master

@@ -215,8 +215,8 @@ def test_what_happens_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         "partial result 2: b",
         "attempt 1 failed: ValueError: no",
         "scheduled: its retry is not due, runs 2001-09-09T01:46:40.000+00:00",
-        "partial result 1: a",
         "leased: attempt 2 on w2@host8",
+        "partial result 1: a",
         "succeeded: done",
     ]
 

@@ -39,6 +39,8 @@ class Follower:
     def tell(self, task: TaskView) -> None:
         """Say what is new."""
         self._tell_ends(task.attempts[: max(0, task.attempt - 1)])
+        if task.state is State.LEASED:
+            self._tell_state(task)
         self._tell_progress(task)
         self._tell_partials(task)
         self._tell_ends(task.attempts)

@@ -5,6 +5,7 @@ bytes ──blocks──> numbered lines ──read_line──> Line, or Refused
 """
 
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -75,8 +76,13 @@ def read_line(text: bytes, *, linked: bool = False) -> Line:
         return Line(task, args, kwargs, _choices(value))
     if not linked:
         raise Refused("after: numbers of lines are for --atomic; else it takes ids of tasks")
-    value["after"] = [each for each in after if type(each) is not int]
+    value["after"] = [_stand_in(each) if type(each) is int else each for each in after]
     return Line(task, args, kwargs, _choices(value), after)
+
+
+def _stand_in(number: int) -> str:
+    """An id for the task of a line above, which has none yet, so that the options of this line can be checked."""
+    return str(uuid.UUID(int=number % 2**128))
 
 
 def submit_line(
