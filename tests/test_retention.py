@@ -9,7 +9,7 @@ from household import Clocks, House
 from qdistd.broker import Retention
 from qdistd.broker.retention import PURGE_EVERY, PURGE_PAUSE, PURGE_REST
 from qdistd.model import Outcome, Settlement, State, Task
-from qdistd.store import Arrival, Chosen, Keep, Store, open_store
+from qdistd.store import Arrival, Chosen, Keep, Store, WorkerRow, open_store
 from qdistd.store.purging import MOST_LOOKS, MOST_ROWS
 
 DAY = 86400.0
@@ -111,7 +111,7 @@ def test_what_has_not_ended_stays_however_old_it_is(house: House) -> None:
 # -- by number
 
 
-def test_of_more_than_count_those_that_ended_first_go_whatever_their_state(house: House) -> None:
+def test_of_more_than_count_the_oldest_go_whatever_their_state(house: House) -> None:
     ids = []
     for outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.SUCCEEDED, Outcome.FAILED, Outcome.SUCCEEDED):
         house.clocks.now += 1
@@ -163,6 +163,35 @@ def test_many_that_must_stay_hide_none_that_must_go(house: House) -> None:
     run(house, 10)
     house.clocks.now += 99 * DAY
     assert purge(house, Keep(house.broker.now, house.broker.now)) == 10
+
+
+# -- workers
+
+
+def test_workers_of_long_ago_are_forgotten_but_for_those_that_hold_something_or_are_here(house: House) -> None:
+    def incarnations() -> set[bytes]:
+        return {token for (token,) in house.store._db.execute("SELECT token FROM worker")}  # type: ignore[attr-defined]
+
+    run(house, 1)  # by worker a
+    house.submit(1)
+    holder = house.hello("h", name="holder")
+    house.lease(holder)
+    for number in range(250):
+        with house.change() as broker:
+            broker.store.worker(WorkerRow(b"%16d" % number, "passer-by"), broker.now)
+    newest = house.hello("n", name="newest")
+    house.submit(1)
+    house.lease(newest)
+    here = house.hello("a")
+    house.clocks.now += 40 * DAY
+    for _ in range(6):
+        with house.change() as broker:
+            for seat in (here, holder, newest):
+                broker.renew(seat)
+        house.tick(10)
+    assert incarnations() == {b"a" * 16, b"h" * 16, b"n" * 16}
+    assert len(house.store.claims()) == 2
+    house.broker.recover()
 
 
 # -- what it costs

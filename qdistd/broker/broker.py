@@ -187,7 +187,10 @@ class Broker(Leases):
     def _purge(self, now: float) -> None:
         if now < self._purge_at:
             return
-        gone, more = self.store.ends.purge(self.settings.retention.keep(self._now()))
+        keep = self.settings.retention.keep(self._now())
+        gone, more = self.store.ends.purge(keep)
+        if not more:
+            self.store.ends.retire(keep.failed, {seat.number for seat in self._seats})
         self._purge_idle += not gone
         self._purge_at = now + (PURGE_PAUSE if more else max(PURGE_EVERY, PURGE_REST * self._purge_idle))
         self._purge_idle *= more

@@ -27,6 +27,6 @@ class Retention:
     count: int = setting(
         Number(0, MOST_KEPT),
         0,
-        "How many tasks that have ended are kept at most; of more, those that ended first go, whatever their age. "
+        "How many tasks that have ended are kept at most; of more, the oldest go, whatever their age. "
         "0: any number. What another task waits for, and a result that a plain client has not collected, stays.",
     )

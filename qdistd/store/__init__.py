@@ -10,7 +10,7 @@ recover from disk (fsync errors cannot be retried; Rebello et al., "Can Applicat
 USENIX ATC 2020).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -169,6 +169,11 @@ class Ends(Protocol):
         """Delete some of what has ended and need not be kept, the oldest ends first; whether there may be more.
 
         What is still needed stays: by a task that waits for it, or as a result that no stock client has taken yet.
+        """
+
+    def retire(self, before: float, seated: Collection[int]) -> None:
+        """Forget some incarnations of workers that were first seen before, hold nothing and are not `seated` (row
+        numbers). Attempts of theirs that stay have no name any more.
         """
 
     def weed(self, chosen: Chosen, cursor: int, *, dry: bool) -> tuple[int, int]:

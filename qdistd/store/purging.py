@@ -1,6 +1,7 @@
 """Deleting what is over, a bounded stretch at a time.
 
     purge    what has ended, the oldest first ──────────────> too old, or too many ──> gone
+    retire   incarnations of workers, by the first sight ───> long ago, and gone ──> gone
     weed     all there is, by its arrival ──────────────────> what a person wants gone ──> gone
 
 Both walks look at the head of every row in the order of arrival, until one came too late to have ended in time: an
@@ -10,7 +11,7 @@ stay though it is old: its master rests after that in proportion.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from qdistd.model import State
@@ -29,6 +30,9 @@ MOST_BYTES = 4 * 1024 * 1024
 NO_BOUND = 2**62
 """More tasks than there ever are."""
 
+MOST_WORKERS = 500
+"""Incarnations of workers that one step looks at: as many as come in the time until the next one, and more."""
+
 MOST_LOOKS = 2000
 """Rows that one step for a person looks at."""
 
@@ -38,6 +42,10 @@ AND other.state NOT IN (3, 4, 5, 6))"""
 
 _WALK = f"""SELECT {_HEAD} OR (mailbox = 1 AND state = 3), finished, special, name, created
 FROM task WHERE seq > ? ORDER BY seq LIMIT {MOST_LOOKS}"""
+
+_WORKERS = """SELECT number, since, EXISTS (SELECT 1 FROM task WHERE worker = number AND state = 2) FROM worker
+WHERE number > ? AND number < (SELECT max(number) FROM worker) ORDER BY number LIMIT ?"""
+"""The newest stays: its number, and those below it, are never given to another one."""
 
 _DELETES = ("DELETE FROM attempt WHERE seq = ?", "DELETE FROM task WHERE seq = ?")
 
@@ -70,6 +78,7 @@ class SqliteEnds:
         self._forget = forget
         self._cursor = 0
         """Where the walk of `purge` goes on."""
+        self._worker_cursor = 0
 
     def purge(self, keep: Keep) -> tuple[int, bool]:
         """See `Ends`."""
@@ -87,6 +96,14 @@ class SqliteEnds:
         """See `Ends`."""
         rows, cursor = self._walk(cursor, chosen.before, lambda row, name: _is_chosen(row, name, chosen), NO_BOUND)
         return len(rows) if dry else self._delete(rows), cursor
+
+    def retire(self, before: float, seated: Collection[int]) -> None:
+        """See `Ends`."""
+        rows = self._db.execute(_WORKERS, (self._worker_cursor, MOST_WORKERS)).fetchall()
+        rows = [row for row in rows if row[1] < before]  # each is newer than the one before it
+        gone = [(number,) for number, _, holds in rows if not holds and number not in seated]
+        self._write("DELETE FROM worker WHERE number = ?", gone)
+        self._worker_cursor = rows[-1][0] if len(rows) == MOST_WORKERS else 0
 
     def _delete(self, rows: Sequence[Row]) -> int:
         self._forget([row.seq for row in rows if row.special])
