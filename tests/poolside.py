@@ -24,7 +24,7 @@ import msgspec
 from qdistd.call import decode_failure, decode_value, encode_call
 from qdistd.cgroup import Cgroup
 from qdistd.model import Failure, Grant, Outcome, Settlement
-from qdistd.pool import Pool, PoolSettings
+from qdistd.pool import Pool, PoolEstate, PoolSettings
 from qdistd.pool.cgroups import Ground
 
 DEADLINE = 30.0
@@ -47,8 +47,8 @@ class Poolside:
         """What `room()` was each time the pool said that it had grown."""
         self.heard: list[str] = []
         self.log = Log()
-        ground = Ground(home) if home else None
-        self.pool = Pool(settings, wall=time.time, done=self._done, room=self._room, log=self.log.logger, ground=ground)
+        self._settings = settings
+        self.pool = self._make()
         self._given = 0
         self._bell = asyncio.Event()
         self._ear = os.open(self.news, os.O_RDWR | os.O_NONBLOCK)
@@ -56,6 +56,17 @@ class Poolside:
         self._unheard = b""
         asyncio.get_running_loop().add_reader(self._ear, self._listen)
         self.log.bell = self._bell.set
+
+    def _make(self, estate: PoolEstate | None = None) -> Pool:
+        ground = Ground(self.home) if self.home else None
+        calls = {"wall": time.time, "done": self._done, "room": self._room}
+        return Pool(self._settings, **calls, log=self.log.logger, ground=ground, estate=estate)
+
+    async def hand_over(self) -> None:
+        """Go on with a fresh pool, as after an exec."""
+        await self.pool.calm()
+        self.pool = self._make(self.pool.bequeath())
+        await self.pool.start()
 
     async def close(self) -> None:
         await self.pool.close()

@@ -95,6 +95,15 @@ def test_many_at_once_may_be_all_or_none(q: qdistd.Client) -> None:
     assert stored(q) == 2
 
 
+def test_there_is_no_batch_within_a_batch(q: qdistd.Client) -> None:
+    with q.batch() as batch:
+        (task,) = batch.submit_many("square", [(7,)], atomic=True)
+        assert len(batch) == 1
+        with pytest.raises(qdistd.Refused, match="a batch is one transaction and has none within it"):
+            batch.batch()
+    assert task.result(PATIENCE) == "7 * 7 = 49"
+
+
 def test_a_batch_without_a_master_says_so_and_is_stored_once_when_there_is_one(office: Office) -> None:
     office.stop()
     with office.client(timeout=0.2) as q:

@@ -19,6 +19,7 @@ def good() -> History:
     history.read(A, "succeeded", 1, b"A1")
     history.read(B, "succeeded", 2, b"B2")
     history.families.append(Family((A, B), {B: ()}, {B: "cancel"}))
+    history.narrow["key"] = (1, {A, B})
     return history
 
 
@@ -86,6 +87,10 @@ def succeed_after_a_failure(history: History) -> None:
     history.final[A].state = "failed"
 
 
+def crowd(history: History) -> None:
+    history.runs[A] = [Run("w1", 1, 5.5, 7.0, b"A1")]
+
+
 def test_a_good_history_has_no_anomaly() -> None:
     assert anomalies(good()) == []
 
@@ -94,6 +99,7 @@ def test_a_good_history_has_no_anomaly() -> None:
     ("kind", "plant"),
     [
         ("LOST", lose),
+        ("CROWDED", crowd),
         ("UNEXPECTED", invent_task),
         ("STUCK", leave_stuck),
         ("CHANGED", change_between_reads),

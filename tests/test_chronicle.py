@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qdistd import protocol as say
-from qdistd.broker import Settings
+from qdistd.broker import QueueLimits, Settings
 from qdistd.call import encode_failure
 from qdistd.events import Event
 from qdistd.lifecycle import Policy
@@ -49,6 +49,7 @@ def life_of_a_task(folder: Path, outcome: Outcome, *, retries: int = 0) -> str:
         (Outcome.FAILED, 0, Event.TASK_FAILED, logging.WARNING),
         (Outcome.FAILED, 1, Event.TASK_RETRIED, logging.WARNING),
         (Outcome.CRASHED, 0, Event.TASK_QUARANTINED, logging.ERROR),
+        (Outcome.REJECTED, 9, Event.TASK_FAILED, logging.WARNING),
     ],
 )
 def test_trouble_is_told_at_once_with_all_its_names(
@@ -107,3 +108,33 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(20.0):
         while not true():
             await asyncio.sleep(0)
+
+
+def test_what_a_person_switches_is_told_once_and_by_name(tmp_path: Path, caplog: Logged) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        async with serving(tmp_path) as served:
+            admin = await served.link()
+            for on in (True, True, False):
+                await admin.call(say.Pause(["mail"], on))
+                await admin.call(say.Drain(["w1"], on))
+
+    run(scenario)
+    for event in (Event.QUEUE_PAUSED, Event.QUEUE_RESUMED, Event.WORKER_DRAINED, Event.WORKER_UNDRAINED):
+        (record,) = told_of(caplog, event)
+        assert record.__dict__["qdist"] == {"NAME": "mail" if "QUEUE" in event.name else "w1"}
+
+
+def test_a_master_that_refuses_tasks_for_now_says_so_once_and_not_for_each(tmp_path: Path, caplog: Logged) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        async with serving(tmp_path, broker=Settings(queues={"default": QueueLimits(limit=1)})) as served:
+            client = await served.link()
+            for number in range(9):
+                await client.call(say.Submit([task(number)]))
+
+    run(scenario)
+    (record,) = told_of(caplog, Event.OVERLOADED)
+    assert "default" in record.getMessage()

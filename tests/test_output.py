@@ -139,6 +139,17 @@ async def test_a_record_that_cannot_be_made_costs_the_task_nothing_else(side: Po
     assert "no text of me" in await said(side, grant)
 
 
+@at_the_pool(**TALKERS)
+async def test_what_nobody_was_told_of_yet_is_told_by_the_next_image(side: Poolside) -> None:
+    grant = side.give("shell", f"echo hello; cat {side.gate}")
+    await side.until(lambda: "hello" in side.log.lines)
+    await side.hand_over()
+    assert [(said.id, said.output) for said in side.pool.said()] == [(grant.id, b"hello\n")]
+    assert side.pool.said() == []
+    side.open_gate()
+    assert await said(side, grant) == "hello\n"
+
+
 @at_the_pool()
 async def test_a_task_that_says_nothing_has_no_output(side: Poolside) -> None:
     assert (await side.end(side.give("add", 1, 2))).output == b""

@@ -100,6 +100,23 @@ def test_a_bomb_of_threads_fails_and_says_why(ward: Ward) -> None:
     ward.unharmed()
 
 
+def test_a_task_that_takes_all_the_memory_there_is_dies_before_its_worker(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with clearing() as group, bounds(group, MOST, GIB) as around:
+        ward = Ward(tmp_path / "ward", around=around)
+        request.node.stash[CLUSTERS] = [ward.cluster]
+        try:
+            view = ward.swallow("take_bit_by_bit", 64 * GIB)
+            failure = view.attempts[-1].failure
+            assert view.state is State.QUARANTINED
+            assert failure and failure.number == signal.SIGKILL
+            assert "memory" in failure.message
+            ward.unharmed()
+        finally:
+            ward.close()
+
+
 # -- quarantine
 
 

@@ -153,6 +153,8 @@ def test_a_group_that_is_too_large_is_refused_whole(q: qdistd.Client) -> None:
 def test_what_is_no_call_is_refused(q: qdistd.Client) -> None:
     with pytest.raises(qdistd.Refused, match=r"'square' is no call: write qdistd.bind\('square', …\)"):
         q.group(["square"])  # type: ignore[list-item] # that is the point
+    with pytest.raises(qdistd.Refused, match="'count' is no call"):
+        q.group([bind("square", 1)], then="count")  # type: ignore[arg-type] # that is the point
     with pytest.raises(qdistd.Refused, match="a chain of nothing"):
         q.chain()
     with pytest.raises(qdistd.Refused, match="key: 'x' stands for one task"):

@@ -23,6 +23,8 @@ from qdistd.broker.ledger import Settings
 from qdistd.broker.news import News
 from qdistd.broker.retention import PURGE_EVERY, PURGE_PAUSE, PURGE_REST
 from qdistd.broker.seats import Seat
+from qdistd.errors import Overloaded
+from qdistd.events import Event
 from qdistd.model import Merged, Result, State, Task
 from qdistd.protocol import Refusal, Stuck
 from qdistd.store import Store
@@ -68,6 +70,8 @@ class Broker(Leases):
         """Store the tasks; those that are refused, and why. `atomic`: all or none. See `merged`, too."""
         refusals = self.door.submit(tasks, self._now(), self._now.ahead, atomic=atomic)
         refused = {refusal.id for refusal in refusals}
+        overloaded = [refusal.message for refusal in refusals if refusal.code == Overloaded.code]
+        self.news.overloaded = overloaded[0] if overloaded else self.news.overloaded
         self.submitted += self.door.new
         self.news.new += self.door.new
         self.news.submitted += [task for task in tasks if task.id not in refused] if refused else tasks
@@ -105,7 +109,7 @@ class Broker(Leases):
 
     def pause(self, queues: Iterable[str], *, on: bool) -> list[str]:
         """Lease nothing more of these queues, or do again; those for which that is a change."""
-        changed = self._switch(PAUSED, queues, on=on)
+        changed = self._switch(PAUSED, queues, Event.QUEUE_PAUSED if on else Event.QUEUE_RESUMED, on=on)
         self.ready.update(changed)
         return changed
 
@@ -114,16 +118,17 @@ class Broker(Leases):
 
         Those for which that is a change, and the seats that have an order to hear.
         """
-        changed = self._switch(DRAINED, names, on=on)
+        changed = self._switch(DRAINED, names, Event.WORKER_DRAINED if on else Event.WORKER_UNDRAINED, on=on)
         ordered = self._see_drained()
         for seat in ordered:
             self.ready.update(seat.queues)
         return changed, ordered
 
-    def _switch(self, kind: str, names: Iterable[str], *, on: bool) -> list[str]:
+    def _switch(self, kind: str, names: Iterable[str], event: Event, *, on: bool) -> list[str]:
         since = self._now() if on else 0.0
         changed = [name for name in names if self.store.notes.switch(kind, name, since)]
         self.flow.recover()
+        self.news.switched += [(event, name) for name in changed]
         return changed
 
     def stuck(self) -> list[Stuck]:

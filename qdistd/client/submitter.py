@@ -92,7 +92,7 @@ class Submitter:
     ) -> list[Handle[Any]]:
         """Hand over one task for each tuple of arguments; see `submit`. `atomic`: all or none, see `batch`."""
         if atomic:
-            with self.batch() as batch:
+            with self._transaction() as batch:
                 return batch.submit_many(task, arguments)
         name, chosen = self._resolve_for_many(task)
         return [self._send(name, _encode(args), chosen) for args in arguments]
@@ -247,20 +247,24 @@ class Batch(Submitter):
         """Wait for the acknowledgement once more, where the end of the block could not: raises as that does."""
         self._load.flush(timeout)
 
+    def batch(self) -> NoReturn:
+        """Refused: a batch is one transaction."""
+        raise Refused("a batch is one transaction and has none within it: submit through it, or through the client")
+
     def starmap(self, *_: Any, **__: Any) -> NoReturn:
         """Refused, and `map` as well: they wait for results."""
         raise Refused("map waits for results, and a batch is submitted at the end of its block: use submit_many")
 
     def call(self, call: Call, **more: Unpack[Choices]) -> Handle[Any]:
         """Submit a call with its own options, and with `more` above these."""
-        if not isinstance(call, Call):
-            raise Refused(f"{call!r} is no call: write qdistd.bind({call!r}, …), or bind of a task")
+        _check_call(call)
         choices: Choices = {**call.choices, **more}
         view = self.options(**choices) if choices else self
         return view.submit(call.task, *call.args, **call.kwargs)
 
     def call_after(self, parents: tuple[Handle[Any], ...], call: Call, take: Literal["args", "list"]) -> Handle[Any]:
         """Submit a call that gets the results of `parents` before its own arguments."""
+        _check_call(call)
         for name in ("after", "take"):
             if name in call.choices:
                 raise Refused(f"{name}: what a call of a group or a chain comes after is settled by its place in it")
@@ -279,6 +283,11 @@ class Batch(Submitter):
 
     def _transaction(self) -> "AbstractContextManager[Batch]":
         return nullcontext(self)
+
+
+def _check_call(call: Any) -> None:
+    if not isinstance(call, Call):
+        raise Refused(f"{call!r} is no call: write qdistd.bind({call!r}, …), or bind of a task")
 
 
 def _check_many(key: str) -> None:

@@ -28,8 +28,18 @@ TROUBLES = {
     Outcome.FAILED: (Event.TASK_RETRIED, "failed"),
     Outcome.CRASHED: (Event.TASK_CRASHED, "crashed"),
     Outcome.LOST: (Event.TASK_LOST, "was lost"),
+    Outcome.REJECTED: (Event.TASK_FAILED, "was rejected by its task"),
 }
 """Ends of attempts that a person hears of: the event where another attempt follows, and the verb."""
+
+
+SWITCHES = {
+    Event.QUEUE_PAUSED: "this queue is paused",
+    Event.QUEUE_RESUMED: "this queue goes on",
+    Event.WORKER_DRAINED: "this worker or host is drained",
+    Event.WORKER_UNDRAINED: "this worker or host gets tasks again",
+}
+"""What a person has done, in words."""
 
 
 class Chronicle:
@@ -39,11 +49,18 @@ class Chronicle:
         self._loop = loop
         self._log = log
         self._counts: Counter[str] = Counter()
+        self._complained = float("-inf")
+        """When it was last said that tasks are refused."""
         self._timer: asyncio.TimerHandle | None = None
 
     def tell(self, news: News) -> None:
         """Write down what a transaction has done."""
         self._count("submitted", news.new)
+        for event, name in news.switched:
+            self._log.warning("%s: %s", name, SWITCHES[event], extra=told(event, NAME=name))
+        if news.overloaded and self._loop.time() >= self._complained + EVERY:
+            self._complained = self._loop.time()
+            self._log.warning("tasks are refused: %s", news.overloaded, extra=told(Event.OVERLOADED))
         for worker, endings in news.ended:
             for ending in endings:
                 self._count(ending.outcome.word)

@@ -1,7 +1,8 @@
 """Which child gets what of the tasks that wait."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from qdistd.model import Grant
@@ -17,6 +18,18 @@ class Waiting(NamedTuple):
 
     grant: Grant
     since: float
+
+
+def line_up(waiting: deque[Waiting], newcomers: Iterable[Waiting], *, first: bool = False) -> None:
+    """Have these wait, too: behind those of the same priority, or (`first`) before them."""
+    if first:
+        waiting.extendleft(reversed(list(newcomers)))
+    else:
+        waiting.extend(newcomers)
+    if any(one.grant.priority > other.grant.priority for one, other in pairwise(waiting)):
+        ordered = sorted(waiting, key=lambda one: one.grant.priority)
+        waiting.clear()
+        waiting.extend(ordered)
 
 
 def deal(waiting: deque[Waiting], children: Sequence[ChildProcess], pace: Pace, now: float) -> set[ChildProcess]:

@@ -62,7 +62,7 @@ class PoolEstate(msgspec.Struct):
     waiting: list[tuple[Grant, float]]
     """Tasks without a child, and since when."""
     farewells: list[Said] = []
-    """The last that tasks have said which have ended, and nobody was told of."""
+    """What tasks have said, and nobody was told of."""
 
     def descriptors(self) -> list[int]:
         """All that must stay open."""

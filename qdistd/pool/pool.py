@@ -20,7 +20,7 @@ from qdistd.errors import ConfigError
 from qdistd.model import Grant, Held, Outcome, Said, Settlement
 from qdistd.pool.cgroups import Ground
 from qdistd.pool.chronicle import Chronicle
-from qdistd.pool.dealing import Waiting, deal
+from qdistd.pool.dealing import Waiting, deal, line_up
 from qdistd.pool.deaths import STUBBORN, Ended, Verdict, cancelled, stopped
 from qdistd.pool.ear import MOST_FAREWELLS
 from qdistd.pool.fate import NEVER
@@ -108,7 +108,7 @@ class Pool:
             self._release(grants)
         else:
             now = self._loop.time()
-            self._waiting.extend(Waiting(grant, now) for grant in grants)
+            line_up(self._waiting, [Waiting(grant, now) for grant in grants])
         self._after()
 
     def held(self) -> list[Held]:
@@ -173,6 +173,7 @@ class Pool:
     def bequeath(self) -> PoolEstate:
         """Write down all there is, and let go of it: nothing happens here any more. `calm` comes before."""
         self._vigil.end()
+        said = self.said()
         if self._timer:
             self._timer.cancel()
         for child in self._children:
@@ -180,7 +181,7 @@ class Pool:
             self._loop.remove_reader(child.exited)
         children = [child.bequeath() for child in self._children]
         self._children.clear()
-        return PoolEstate(children, [(*waiting,) for waiting in self._waiting], self.farewells())
+        return PoolEstate(children, [(*waiting,) for waiting in self._waiting], said)
 
     async def close(self) -> None:
         """End all children: SIGTERM, then SIGKILL after their grace. What they ran is settled as released."""
@@ -293,7 +294,7 @@ class Pool:
 
     def _put_back(self, grants: Sequence[Grant]) -> None:
         now = self._loop.time()
-        self._waiting.extendleft(Waiting(grant, now) for grant in reversed(grants))
+        line_up(self._waiting, [Waiting(grant, now) for grant in grants], first=True)
 
     def _release(self, grants: Iterable[Grant]) -> None:
         for grant in grants:

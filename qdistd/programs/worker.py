@@ -100,12 +100,15 @@ class WorkerService:
         self._config = config
         config.folder.mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
         pool_log = logging.getLogger("qdistd.pool")
+        ground = claim(pool_log)
+        if config.limits.pids and not (ground and "pids" in ground.controllers):
+            pool_log.warning("[limits] pids holds for nobody here: there is no cgroup to divide that counts processes")
         estate = msgspec.msgpack.decode(state, type=WorkerEstate) if state else None
         pool_estate = estate.pool if estate else None
         self._worker = Worker(
             settings_of(config),
             network=AsyncioNetwork(),
-            pool=functools.partial(Pool, wall=time.time, log=pool_log, ground=claim(pool_log), estate=pool_estate),
+            pool=functools.partial(Pool, wall=time.time, log=pool_log, ground=ground, estate=pool_estate),
             spool=Spool(config.folder / "spool.db", log),
             wall=time.time,
             rng=random.SystemRandom(),

@@ -173,6 +173,9 @@ class Shares:
         self._leaving: list[Watch] = []
         """Those of other settings, whose last process hangs."""
         self._missing: frozenset[str] = frozenset()
+        """Names of those that are not well, or not known to be."""
+        self._well: frozenset[str] = frozenset()
+        """The labels of those that are."""
 
     def resize(self, shares: Iterable[Share]) -> None:
         """Watch these from now on, and no others. What is known of one that stays where it was stays known."""
@@ -199,18 +202,17 @@ class Shares:
 
     def labels(self) -> list[str]:
         """Those of the shares that are well."""
-        return [LABEL + watch.share.name for watch in self._watches if watch.trouble == ""]
+        return sorted(self._well)
 
     def troubles(self) -> list[str]:
         """What is wrong, a sentence for each share that is not well."""
         return [watch.trouble for watch in self._watches if watch.trouble]
 
     def lacks(self, grant: Grant) -> bool:
-        """Whether this task requires or names a share of ours that is not there just now."""
-        if not self._missing:
-            return False
-        required = {label.removeprefix(LABEL) for label in grant.requires if label.startswith(LABEL)}
-        return not self._missing.isdisjoint(required.union(*map(_named, (grant.payload, *grant.inputs))))
+        """Whether this task requires a share that is not well here just now, or names one of ours that is not."""
+        if any(label.startswith(LABEL) and label not in self._well for label in grant.requires):
+            return True
+        return bool(self._missing) and not self._missing.isdisjoint(_named(grant))
 
     def _watch(self, share: Share, before: list[WatchEstate]) -> Watch:
         """A watch that goes on from where one of the same place was left, if there is one: taken out of `before`."""
@@ -232,6 +234,7 @@ class Shares:
 
     def _count(self) -> None:
         self._missing = frozenset(watch.share.name for watch in self._watches if watch.trouble != "")
+        self._well = frozenset(LABEL + watch.share.name for watch in self._watches if watch.trouble == "")
 
 
 def _spawn(share: Share) -> int:
@@ -260,12 +263,10 @@ def _words(share: Share, status: int) -> str:
     return f"{share.file}: {os.strerror(status)}"
 
 
-def _named(value: bytes) -> set[str]:
-    """The shares that encoded arguments name."""
-    if MARK not in value:
-        return set()
+def _named(grant: Grant) -> set[str]:
+    """The shares that a task names among its arguments."""
     try:
-        return names_in(decode_value(value))
+        return names_in([decode_value(value) for value in (grant.payload, *grant.inputs) if MARK in value])
     except Malformed:  # its child will say so
         return set()
 

@@ -120,6 +120,7 @@ class Worker:
         """
         self._shares.resize(self._settings.shares)
         if self._heir:
+            self._hands.sort_anew()
             self._working = asyncio.ensure_future(self._work())
         await self._hands.pool.start()
         self._source.recover()

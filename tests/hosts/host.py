@@ -34,6 +34,9 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG":
 CAPABILITIES = "CAP_NET_ADMIN,CAP_BPF,CAP_SYS_RESOURCE,CAP_IPC_LOCK"
 """What a real host has and systemd-nspawn keeps from a container; CAP_BPF is for IPAddressDeny= and the like."""
 
+CALLS = "bpf landlock_create_ruleset landlock_restrict_self"
+"""The same of system calls: for IPAddressDeny=, and for what keeps the signals of tasks from their worker."""
+
 POWER_OFF = signal.SIGRTMIN + 4
 """What PID 1 takes for `systemctl poweroff`."""
 
@@ -242,7 +245,14 @@ class Host:
 
     def _script(self) -> str:
         nspawn = [
-            *("systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--settings=no", "--system-call-filter=bpf"),
+            *(
+                "systemd-nspawn",
+                "--quiet",
+                "--keep-unit",
+                "--register=no",
+                "--settings=no",
+                f"--system-call-filter={CALLS}",
+            ),
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--notify-ready=yes", "--console=passive"),
             *(f"--directory={self._disk}/root", f"--machine={self.name}", f"--capability={CAPABILITIES}"),
             *(f"--network-namespace-path={self._namespace}", "--boot"),

@@ -4,6 +4,7 @@ Each test on Debian 12 and on 13, whose workers have a queue of the name of thei
 all that needs no systemd, and `test_memory.py` for what needs a kernel of its own.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,12 @@ def test_a_limit_costs_a_short_task_next_to_nothing(q: qdistd.Client, host: Host
     rounds = [(seconds_for(free), seconds_for(limited)) for _ in range(3)]
     best_free, best_limited = (min(times) for times in zip(*rounds, strict=True))
     assert best_limited < 2 * best_free, rounds
+
+
+def test_a_task_cannot_signal_its_worker_where_the_kernel_can_see_to_that(q: qdistd.Client, host: Host) -> None:
+    kernel = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+    came_of_it = q.options(queue=host.name).submit("poke_the_worker").result(PATIENCE)
+    assert came_of_it == ("refused" if kernel >= (6, 12) else "sent")
 
 
 def test_without_delegation_a_worker_says_so_and_works_as_before(q: qdistd.Client, host: Host) -> None:

@@ -162,6 +162,18 @@ def let_tasks_overtake_what_they_come_after(kind: str, part: Any) -> None:
         part._broker.door._needs = lambda task: (tuple((needs, True) for needs in task.after), None)
 
 
+def forget_who_has_a_place(kind: str, part: Any) -> None:
+    """The places of a concurrency key are never counted."""
+    if kind == "master":
+        part._store.bonds.holding = lambda queue, key: 0
+
+
+def count_what_runs_for_each_worker_alone(kind: str, part: Any) -> None:
+    """As if a limit of a queue were one of every worker."""
+    if kind == "master":
+        part._broker.flow.room = lambda queue, idle: 2
+
+
 PLANTED: tuple[Callable[[str, Any], None], ...] = (
     acknowledge_before_the_disk_has_it,
     accept_results_of_any_attempt,
@@ -175,4 +187,6 @@ PLANTED: tuple[Callable[[str, Any], None], ...] = (
     forget_retries_that_wait,
     run_a_grant_again_after_a_reconnect,
     let_tasks_overtake_what_they_come_after,
+    forget_who_has_a_place,
+    count_what_runs_for_each_worker_alone,
 )

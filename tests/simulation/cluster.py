@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qdistd.address import Address
+from qdistd.broker import QueueLimits
 from qdistd.broker import Settings as BrokerSettings
 from qdistd.client.outbox import Entry, Parcel
 from qdistd.client.session import Session
@@ -36,6 +37,13 @@ ADDRESS = Address("master", 5000)
 KEY = Key(b"k" * 32, frozenset({Role.SUBMIT, Role.WORK, Role.ADMIN}), "all")
 LEASE = 10.0
 HEARTBEAT = 2.0
+NARROW, NARROW_PLACES = "narrow", 2
+"""A queue of which no more tasks run at once."""
+
+RULES = BrokerSettings(
+    lease=LEASE,
+    queues={NARROW: QueueLimits(concurrency=NARROW_PLACES), "default": QueueLimits(per_key=1)},
+)
 DAY = 86400.0
 SETTLE_TIME = 300.0
 """Virtual seconds after the last fault within which everything must have ended: many leases and backoffs."""
@@ -137,7 +145,7 @@ class Cluster:
 
         async def main() -> None:
             master = Master(
-                MasterSettings((ADDRESS,), Keyring([KEY]), broker=BrokerSettings(lease=LEASE), heartbeat=HEARTBEAT),
+                MasterSettings((ADDRESS,), Keyring([KEY]), broker=RULES, heartbeat=HEARTBEAT),
                 store=self.store,
                 network=self.net.of(process),
                 loop=process,
@@ -161,7 +169,8 @@ class Cluster:
             host=name,
             masters=(ADDRESS,),
             key=KEY,
-            queues=("default",),
+            queues=("default", NARROW),
+            fair=True,
             pool=PoolSettings(processes=2, modules=(), path=(), timeout=0.0, memory=0, result=1000),
         )
 
@@ -225,6 +234,10 @@ class Cluster:
         self.history.submitted.add(task.id)
         self.history.waiting.add(task.id)
         self._mine[name].add(task.id)
+        if task.concurrency_key:
+            self.history.narrow.setdefault(f"key {task.concurrency_key}", (1, set()))[1].add(task.id)
+        if task.queue == NARROW:
+            self.history.narrow.setdefault(f"queue {NARROW}", (NARROW_PLACES, set()))[1].add(task.id)
         return Sent(self.history, task)
 
     def _work(self) -> tuple[bytes, dict[str, Any]]:
@@ -235,6 +248,10 @@ class Cluster:
         options: dict[str, Any] = {"retries": 3, "priority": rng.randint(-1, 1)}
         if rng.random() < 0.1:
             options["delay"] = rng.uniform(0, 10)
+        if rng.random() < 0.15:
+            options["concurrency_key"] = rng.choice(("ann", "bob"))
+        elif rng.random() < 0.15:
+            options["queue"] = NARROW
         return f"{seconds:.3f} {failing}".encode(), options
 
     def _process(self, name: str) -> Process:

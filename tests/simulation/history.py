@@ -52,6 +52,8 @@ class History:
     """Tasks whose result a client that is still there has not been told."""
     failures: list[str] = field(default_factory=list)
     """What clients were told of tasks that the master should have taken."""
+    narrow: dict[str, tuple[int, set[bytes]]] = field(default_factory=dict)
+    """What has only so many places at once, and the tasks that need one."""
     final: dict[bytes, Ending] = field(default_factory=dict)
     families: list[Family] = field(default_factory=list)
 
@@ -76,7 +78,26 @@ def anomalies(history: History) -> list[str]:
         found += [f"{kind} {task.hex()}: {what}" for kind, what in _task_anomalies(history, task, ending)]
     for family in history.families:
         found += _family_anomalies(history, family)
+    for name, (places, tasks) in history.narrow.items():
+        found += _crowds(history, name, places, tasks)
     return found
+
+
+def _crowds(history: History, name: str, places: int, tasks: set[bytes]) -> list[str]:
+    """Moments at which more ran than there are places, other than attempts that the master had given up."""
+    moments: list[tuple[float, int]] = []
+    for task in tasks & history.final.keys():
+        outcomes = history.final[task].attempts
+        counted = [
+            run for run in history.runs[task] if run.ended and outcomes.get(run.attempt) not in CAUSES_OF_OVERLAP
+        ]
+        moments += [(run.began, 1) for run in counted] + [(run.ended or 0.0, -1) for run in counted]
+    now = 0
+    for at, step in sorted(moments):
+        now += step
+        if now > places:
+            return [f"CROWDED {name}: {now} tasks run at {at}, there are {places} places"]
+    return []
 
 
 def _family_anomalies(history: History, family: Family) -> list[str]:
