@@ -98,24 +98,37 @@ def hang() -> None:
 
 
 def spin() -> None:
+    print("about to spin")
     while True:
         pass
 
 
 def spin_in_c() -> None:
     """Never lets go of the interpreter."""
+    print("about to spin in C")
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 
 def ignore_every_signal() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
+    print("about to hear nothing")
     time.sleep(FOREVER)
 
 
 def block_every_signal() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    print("about to hear nothing")
     time.sleep(FOREVER)
+
+
+def swallow_everything() -> None:
+    print("about to swallow")
+    while True:
+        try:
+            time.sleep(FOREVER)
+        except BaseException as error:  # noqa: BLE001 - that is the poison
+            print(type(error).__name__)
 
 
 def stop_oneself() -> None:

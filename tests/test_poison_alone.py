@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +164,32 @@ def test_a_task_that_kills_its_worker_is_set_aside_when_it_has_done_so_often_eno
         assert view.state is State.QUARANTINED
         assert [attempt.outcome for attempt in view.attempts] == ["lost"] * 3
         assert ward.result("echo", "well") == "well"
+    finally:
+        ward.close()
+
+
+# -- orders
+
+DEAF = ("ignore_every_signal", "block_every_signal", "swallow_everything", "spin", "spin_in_c", "stop_oneself")
+"""All but `spin` do not hear that they are to end."""
+
+
+def test_a_task_that_does_not_want_to_end_is_cancelled_all_the_same(
+    tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ward = Ward(tmp_path / "ward", processes=len(DEAF))
+    request.node.stash[CLUSTERS] = [ward.cluster]
+    try:
+        tasks = {name: ward.submit(name) for name in DEAF}
+        until(lambda: ward.worker.log.count("about to") == len(DEAF), "tasks that run")
+        asked = time.time()
+        ward.q.cancel(list(tasks.values()))
+        views = {name: ward.end(task) for name, task in tasks.items()}
+        with capsys.disabled():
+            took = {name: round(view.finished - asked, 1) for name, view in views.items()}
+            print(f"\nseconds until they were cancelled: {took}")
+        assert {view.state for view in views.values()} == {State.CANCELLED}
+        ward.unharmed()
     finally:
         ward.close()
 

@@ -245,14 +245,8 @@ class Host:
 
     def _script(self) -> str:
         nspawn = [
-            *(
-                "systemd-nspawn",
-                "--quiet",
-                "--keep-unit",
-                "--register=no",
-                "--settings=no",
-                f"--system-call-filter={CALLS}",
-            ),
+            *("systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--settings=no"),
+            f"--system-call-filter={CALLS}",
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--notify-ready=yes", "--console=passive"),
             *(f"--directory={self._disk}/root", f"--machine={self.name}", f"--capability={CAPABILITIES}"),
             *(f"--network-namespace-path={self._namespace}", "--boot"),
