@@ -9,7 +9,7 @@ TOP = Path(__file__).resolve().parent.parent
 HOUSE = TOP / "qdistd"
 
 FLOORS = (
-    ("calendar", "cgroup", "errors", "events", "metrics", "model", "systemd", "tasks", "zones"),
+    ("calendar", "cgroup", "durable", "errors", "events", "metrics", "model", "systemd", "tasks", "zones"),
     ("address", "call", "control", "detach", "logs", "pulse", "shares", "succession", "upkeep", "views"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
     ("broker", "pool", "wire"),

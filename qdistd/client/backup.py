@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from qdistd.durable import sync_folder
 from qdistd.errors import Refused
 from qdistd.store.checking import Checked, check
 from qdistd.upkeep import Backup, Piece
@@ -38,7 +39,7 @@ def fetch(ask: Callable[[Any], Any], path: Path, *, overwrite: bool, told: Told)
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
-    _settle(path.parent)
+    sync_folder(path.parent)
     return checked
 
 
@@ -67,12 +68,3 @@ def _write(part: Path, pieces: Iterator[bytes]) -> None:
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _settle(folder: Path) -> None:
-    """Have the new name of the file outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

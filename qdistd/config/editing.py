@@ -23,6 +23,7 @@ from qdistd.config.reading import Trail, Unusable, dotted, parse, read_bytes, st
 from qdistd.config.settings import FileKind, Schema, schema
 from qdistd.config.showing import sample, toml_key, toml_value
 from qdistd.config.survey import INSTANCE, INSTANCE_EXPECTED, INSTANCES, Where, did_you_mean, listed, unknown_key
+from qdistd.durable import sync_folder
 from qdistd.errors import ConfigError
 
 NEW_FILE_MODE = 0o644
@@ -200,7 +201,7 @@ def _write(file: Path, data: bytes) -> None:
             Path(temporary).rename(file)
         finally:
             Path(temporary).unlink(missing_ok=True)
-        _sync_folder(file.parent)
+        sync_folder(file.parent)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
 
@@ -215,11 +216,3 @@ def _take_after(file: Path, descriptor: int) -> None:
     if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from qdistd.durable import sync_folder
 from qdistd.errors import Refused
 from qdistd.store.checking import Checked, check
 from qdistd.store.schema import APPLICATION_ID_AT, BACKUP_ID
@@ -48,7 +49,7 @@ def restore(backup: Path, store: Path) -> Restored:
             part.rename(store)
     finally:
         part.unlink(missing_ok=True)
-    _settle(store.parent)
+    sync_folder(store.parent)
     return Restored(checked, aside)
 
 
@@ -100,12 +101,3 @@ def _set_aside(store: Path) -> Path | None:
     store.with_name(f"{store.name}-shm").unlink(missing_ok=True)
     os.link(store, aside)
     return aside
-
-
-def _settle(folder: Path) -> None:
-    """Have the new names outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
