@@ -18,6 +18,7 @@ from shell import Shell
 from qdistd.cli.exits import Exit
 
 STEPS = """
+import os
 import time
 from pathlib import Path
 
@@ -32,8 +33,12 @@ def climb(gate: str) -> str:
     if qdistd.current().attempt == 1:
         raise qdistd.Retry(after=0, message="slipped")
     raise qdistd.Reject("too steep")
+
+
+def fall() -> None:
+    os.abort()
 """
-"""A task that has got somewhere and goes on when a file is there."""
+"""A task that has got somewhere and goes on when a file is there, and one that kills its process."""
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +164,26 @@ def test_list_shows_what_a_worker_or_a_host_has(shell: Shell) -> None:
     wrong = shell("list", "--worker", "another", "--state", "ready")
     assert wrong.code == Exit.USAGE and "leave --state out" in wrong.err
     assert shell("cancel", "--wait", running).code == Exit.OK
+
+
+def test_what_is_listed_can_be_cancelled_at_once(shell: Shell) -> None:
+    ids = [submitted(shell, "square", "7", "--queue", "shelf") for _ in range(3)]
+    listed = shell("list", "--queue", "shelf", "--state", "ready", "--ids")
+    assert listed.lines == ids[::-1]
+    assert sorted(shell("cancel", "-", stdin=listed.out).lines) == sorted(f"{task_id}  cancelled" for task_id in ids)
+
+
+def test_a_task_that_kills_its_process_is_set_aside_with_its_evidence_and_brought_back(shell: Shell) -> None:
+    task_id = submitted(shell, "steps.fall")
+    followed = shell("show", "--follow", task_id)
+    assert followed.code == Exit.FAILED and followed.lines[-1].startswith("quarantined")
+    told = shell("show", task_id).out
+    assert told.count("crashed") == 6 and "SIGABRT" in told and "used       3 crashes" in told
+    assert f"qdist retry {task_id} brings it back with fresh budgets." in told
+    assert shell("retry", task_id).lines == [f"{task_id}  ready"]
+    assert shell("wait", task_id).out == f"{task_id}  quarantined\n"
+    attempts = shell("show", "--json", task_id).thing["attempts"]
+    assert [(each["outcome"], each["failure"]["number"]) for each in attempts] == [("crashed", 6)] * 6
 
 
 # -- top

@@ -131,7 +131,7 @@ def write_sheet(task: TaskView) -> None:
         )
     for attempt in task.attempts:
         if attempt.failure:
-            _write_failure(attempt.number, attempt.failure)
+            _write_failure(attempt, attempt.failure)
         if attempt.output:
             _write_output(attempt.number, attempt.output)
     _write_partials(task)
@@ -223,8 +223,8 @@ def _attempt_row(attempt: AttemptView) -> Sequence[object]:
     )
 
 
-def _write_failure(number: int, failure: Failure) -> None:
-    click.echo(f"\nattempt {number}: {long(failure)}")
+def _write_failure(attempt: AttemptView, failure: Failure) -> None:
+    click.echo(f"\nattempt {attempt.number} {attempt.outcome}: {long(failure)}")
     for line in clean(failure.traceback).splitlines():
         click.echo(f"  {line}")
 

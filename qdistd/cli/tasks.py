@@ -1,7 +1,7 @@
 """`qdist list`, `qdist cancel`, `qdist retry`: many tasks at once, and changing their course."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ from qdistd.cli.words import every_id, ids_argument, json_option, timeout_option
 if TYPE_CHECKING:
     from qdistd.model import State
     from qdistd.protocol import Cancel, List, Listed, Retry
+    from qdistd.views import TaskView
 
 STATES = ("blocked", "scheduled", "ready", "leased", "succeeded", "failed", "cancelled", "quarantined")
 
@@ -35,12 +36,19 @@ Ask = Callable[[Any], Any]
     help="Only what this worker, or any worker of this host, has just now.",
 )
 @click.option("--limit", type=click.IntRange(0), default=SHOWN, show_default=True, help="How many at most; 0: all.")
+@click.option("--ids", "only_ids", is_flag=True, help="Only the ids, for `qdist cancel -` and its like.")
 @json_option
-def list_command(states: tuple[str, ...], queue: str, name: str, worker: str, limit: int, as_json: bool) -> None:
-    """List tasks, the newest first."""
+def list_command(
+    states: tuple[str, ...], queue: str, name: str, worker: str, limit: int, only_ids: bool, as_json: bool
+) -> None:
+    """List tasks, the newest first.
+
+    \b
+      qdist list --worker host7
+      qdist list --queue mail --state ready --limit 0 --ids | qdist cancel -
+    """
     from qdistd.cli.context import asking
-    from qdistd.cli.output import is_terminal, write_json
-    from qdistd.cli.sheets import summary_json, write_summaries
+    from qdistd.cli.output import is_terminal
     from qdistd.model import State
     from qdistd.protocol import List
 
@@ -49,13 +57,24 @@ def list_command(states: tuple[str, ...], queue: str, name: str, worker: str, li
     question = List([State[state.upper()] for state in (("leased",) if worker else states)], queue, name)
     with asking() as ask:
         for page in _pages(ask, question, limit or sys.maxsize, worker):
-            if as_json:
-                for task in page.tasks:
-                    write_json(summary_json(task))
-            else:
-                write_summaries(page.tasks)
+            _write(page.tasks, only_ids, as_json)
     if page.before and is_terminal():
         click.echo("There may be more: --limit 0 lists all.", err=True)
+
+
+def _write(tasks: "Sequence[TaskView]", only_ids: bool, as_json: bool) -> None:
+    from qdistd.cli.output import write_json
+    from qdistd.cli.sheets import summary_json, write_summaries
+    from qdistd.model import id_text
+
+    if as_json:
+        for task in tasks:
+            write_json(summary_json(task))
+    elif only_ids:
+        for task in tasks:
+            click.echo(id_text(task.id))
+    else:
+        write_summaries(tasks)
 
 
 def _pages(ask: Ask, question: "List", limit: int, worker: str) -> Iterator["Listed"]:
