@@ -62,10 +62,12 @@ class Poolside:
         calls = {"wall": time.time, "done": self._done, "room": self._room}
         return Pool(self._settings, **calls, log=self.log.logger, ground=ground, estate=estate)
 
-    async def hand_over(self) -> None:
-        """Go on with a fresh pool, as after an exec."""
+    async def hand_over(self, change: Callable[[dict[str, Any]], None] = lambda estate: None) -> None:
+        """Go on with a fresh pool, as after an exec, once somebody has changed what was written down for it."""
         await self.pool.calm()
-        self.pool = self._make(self.pool.bequeath())
+        estate = msgspec.msgpack.decode(msgspec.msgpack.encode(self.pool.bequeath()), strict=False)
+        change(estate)
+        self.pool = self._make(msgspec.convert(estate, PoolEstate, strict=False))
         await self.pool.start()
 
     async def close(self) -> None:

@@ -201,6 +201,21 @@ def test_weak_keys_are_for_loopback_and_unix_sockets(tmp_path: Path) -> None:
         load_client(write(tmp_path / "c.toml", "[client]\nweak = true\n"), place=Place({"QDIST_MASTER": "far:1"}))
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('[limits]\nsoft_timeout = "2h"\n', "2: [limits] soft_timeout: "),
+        ('[limits]\nsoft_timeout = "5s"\ntimeout = "5s"\n', "2: [limits] soft_timeout: "),
+    ],
+)
+def test_a_soft_limit_that_comes_too_late_is_refused(text: str, where: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "worker.toml", text)
+    with pytest.raises(ConfigError) as refused:
+        load_worker(file)
+    assert str(refused.value).startswith(f"{file}:{where}soft_timeout (")
+    assert str(refused.value).endswith("expected soft_timeout less than timeout")
+
+
 def test_a_contradiction_within_one_instance_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "worker.toml", '[worker]\nmasters = ["far:1"]\n[instance.a]\nweak = true\n')
     with pytest.raises(ConfigError) as refused:

@@ -191,6 +191,49 @@ def test_where_there_is_no_master_for_long_the_oldest_partial_results_are_let_go
     assert large.news() == (b"", ())
 
 
+# -- over an exec of the worker
+
+
+def of_before(estate: dict[str, Any]) -> None:
+    """As a program has written it that knew nothing of all this."""
+    del estate["farewells"]
+    [child] = estate["children"]
+    os.close(child["descriptors"].pop("board"))
+    del child["asked"]
+    for name in ("soft_timeout", "grace", "child_tasks", "child_memory"):
+        del child["settings"][name]
+
+
+async def streamed(side: Poolside) -> Grant:
+    """A task that runs, and has told the pool something that nobody else knows yet."""
+    grant = side.give("stream", 3, side.news, side.gate)
+    await side.hears("streamed")
+    [child] = side.pool._children
+    while not child.ear._speeches or len(child.ear._speeches[1].partials) < 3:
+        await asyncio.sleep(0)
+    return grant
+
+
+@at_the_pool(modules=MODULES)
+async def test_what_nobody_was_told_of_yet_outlives_an_exec(side: Poolside) -> None:
+    grant = await streamed(side)
+    await side.hand_over()
+    assert values(side.pool.said()) == [{"number": number} for number in range(3)]
+    side.pool.cancel(grant.id)
+    await side.failure(grant, Outcome.CANCELLED)
+    assert await side.run("add", 1, 2) == 3
+
+
+@at_the_pool(modules=MODULES)
+async def test_a_child_of_an_older_program_is_taken_over_without_it(side: Poolside) -> None:
+    grant = await streamed(side)
+    await side.hand_over(of_before)
+    assert side.pool.said() == []
+    side.open_gate()
+    assert await side.result(grant) == 3
+    assert await side.run("add", 1, 2) == 3
+
+
 # -- what it gets from those it comes after
 
 

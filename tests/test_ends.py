@@ -273,6 +273,25 @@ async def test_in_a_hail_of_orders_every_task_ends_once_and_only_those_named_are
     assert sum(outcome is Outcome.RELEASED for outcome in ends.values()) <= 20
 
 
+@at_the_pool(modules=MODULES, processes=2, child_tasks=30)
+async def test_in_a_hail_of_kills_and_orders_with_children_that_are_replaced_every_task_ends_once(
+    side: Poolside,
+) -> None:
+    dice = random.Random(11)
+    grants = [side.grant("nap", dice.choice([0.0, 0.001, 0.005])) for _ in range(1500)]
+    side.pool.give(grants)
+    for number in range(60):
+        await side.until(lambda: len(side.settled) >= 20 * number and children())  # noqa: B023 - used at once
+        held = side.pool.held()
+        if held and number % 2:
+            side.pool.cancel(held[0].id)
+        else:
+            os.kill(dice.choice(children()), dice.choice([signal.SIGKILL, signal.SIGTERM]))
+    await side.until(lambda: len(side.settled) == len(grants))
+    assert sorted(settlement.id for settlement in side.settled) == [grant.id for grant in grants]
+    assert side.pool.held() == []
+
+
 # -- children that are worn out
 
 

@@ -122,17 +122,11 @@ class Ear:
         """What was said so far, for the next image of this program."""
         return {ticket: (bytes(speech.end), speech.part, speech.dropped) for ticket, speech in self._speeches.items()}
 
-    def partials(self) -> dict[int, list[bytes]]:
-        """The same of partial results."""
-        return {ticket: list(speech.partials) for ticket, speech in self._speeches.items() if speech.partials}
-
-    def inherit(self, said: dict[int, tuple[bytes, bytes, int]], partials: dict[int, list[bytes]]) -> None:
+    def inherit(self, said: dict[int, tuple[bytes, bytes, int]]) -> None:
         """Go on from there."""
         for ticket, (end, part, dropped) in said.items():
             speech = self._speeches[ticket] = Speech(self._now())
             speech.end, speech.part, speech.dropped = bytearray(end), part, dropped
-            for value in partials.get(ticket, ()):
-                speech.bring(value)
 
     def listen(self) -> bool:
         """Hear one mouthful of what comes by descriptor; whether there may be more."""

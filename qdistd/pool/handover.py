@@ -45,8 +45,6 @@ class ChildEstate(msgspec.Struct):
     retired: bool
     asked: bool = False
     """Whether a SIGTERM is on its way to it."""
-    partials: dict[int, list[bytes]] = {}
-    """Of each ticket the values that nobody was told of yet."""
 
     def kept(self) -> Iterator[int]:
         """The descriptors that are open."""

@@ -130,7 +130,6 @@ class ChildProcess:
             proven=self.proven,
             retired=self.retired,
             asked=self.fate.asked,
-            partials=self.ear.partials(),
         )
 
     @classmethod
@@ -141,7 +140,7 @@ class ChildProcess:
         cell = ground.adopt(estate.cell) if ground and estate.cell else None
         spawned = Spawned(**{"board": -1, **estate.descriptors}, pid=estate.pid, cell=cell)
         child = cls(spawned, estate.settings, loop, log)
-        child.ear.inherit(estate.said, estate.partials)
+        child.ear.inherit(estate.said)
         child._tasks = Outlet(spawned.tasks, loop, estate.tasks)
         child._tickets = Outlet(spawned.tickets, loop, estate.tickets)
         child._inlet = Inlet(spawned.results, estate.settings.result, estate.unread)

@@ -148,7 +148,7 @@ class WorkerService:
         """See `daemon.Service`."""
         drain = 0.0 if hurry else self._config.drain
         self._worker.stop(drain)
-        return drain
+        return drain + self._config.limits.grace
 
     def hang(self) -> str:
         """See `daemon.Service`."""
