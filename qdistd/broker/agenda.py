@@ -20,6 +20,8 @@ class Agenda:
         self.ready: set[str] = set()
         self.kin: deque[tuple[bytes, State]] = deque()
         """Tasks that have ended and that others may wait for."""
+        self.kin_rest = False
+        """Whether so much was done for these that the tick goes on with the rest, in a transaction of its own."""
         self.next_due: float | None = None
         self.next_expiry: float | None = None
         self.alarm = 0.0

@@ -103,6 +103,8 @@ class Broker(Leases):
     def retry(self, ids: Iterable[bytes]) -> dict[bytes, State]:
         """Failed, cancelled and quarantined tasks back to their queues."""
         states = self.store.retry(ids, self._now())
+        for task_id in (task_id for task_id, state in states.items() if state is State.BLOCKED):
+            self._agenda.kin += self.store.bonds.unmet_by(task_id)  # they have ended while it did not wait for them
         self._tidy_up()
         self.ready.update(self.store.counts())
         return states
@@ -159,6 +161,7 @@ class Broker(Leases):
     def tick(self) -> float:
         """Do what is due; the monotonic time when something will be due next."""
         now = self._monotonic()
+        self._agenda.kin_rest = False
         self._promote()
         self._expire()
         for seat in self._seats.expired(now):

@@ -7,7 +7,7 @@ Submit ──> refusals: too large, overloaded, after nothing
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -95,6 +95,7 @@ class Door:
     def _refusals(self, tasks: Sequence[Task]) -> list[Refusal]:
         limit = self._bounds().payload
         refusals = [_too_large(task, limit) for task in tasks if len(task.payload) > limit]
+        refusals += [_misnamed(task, name) for task in tasks for name in _unprintable(task)]
         refused = {refusal.id for refusal in refusals}
         refusals += self._without_room([task for task in tasks if task.id not in refused] if refused else tasks)
         return refusals + self._after_nothing(tasks, {refusal.id for refusal in refusals})
@@ -150,7 +151,7 @@ class Door:
         came: set[bytes] = set()
         for task in tasks:
             missing = [needs for needs in task.after if needs in refused or not self._is_there(needs, came)]
-            if missing and task.id not in refused:
+            if missing and task.id not in refused and not self._store.states([task.id]):
                 why = f"{task.name} comes after the task {id_text(missing[0])}, which this master does not have"
                 refusals.append(Refusal(task.id, "not-found", why))
                 refused = refused | {task.id}
@@ -175,20 +176,21 @@ class Door:
     def _receive(self, arrival: Arrival, now: float) -> None:
         """A task with something special about it."""
         task = arrival.task
+        if self._store.states([task.id]):
+            return  # it is said again: whatever has come since, it is what it was
         unique_id = _identity(task) if task.unique else b""
         if task.unique and (other := self._other(task, unique_id)):
             self._store.bonds.alias(task.id, other)
             self.merged.append(Merged(task.id, other))
             return
         expires = now + task.expires if task.expires else 0.0
-        needs, broken = self._needs(task)
+        real = [self._store.bonds.merged(needs) or needs for needs in task.after]
+        needs, broken = self._needs(task, dict.fromkeys(real))
+        places = tuple(map(list(dict.fromkeys(real)).index, real)) if task.take and len(needs) < len(real) else ()
         state = arrival.state
         if not all(met for _, met in needs) or (state is State.READY and task.concurrency_key):
             state = State.BLOCKED
-        before = self.new
-        self._store_all([Arrival(task, state, arrival.run_at, expires, unique_id, needs, special=True)], now)
-        if self.new == before:
-            return
+        self._store_all([Arrival(task, state, arrival.run_at, expires, unique_id, needs, places, special=True)], now)
         if expires:
             self._agenda.expires(expires)
         if broken is not None:
@@ -199,15 +201,16 @@ class Door:
         if other := self._store.bonds.merged(task.id):
             return other
         found = self._store.bonds.alike(unique_id, running=task.unique == "running")
-        if found is None or found[0] == task.id:
+        if found is None:
             return None
         if task.coalesce and found[1] is not State.LEASED:
             self._store.bonds.coalesce(found[0], task.payload)
         return found[0]
 
-    def _needs(self, task: Task) -> tuple[tuple[tuple[bytes, bool], ...], tuple[bytes, State] | None]:
+    def _needs(
+        self, task: Task, real: Iterable[bytes]
+    ) -> tuple[tuple[tuple[bytes, bool], ...], tuple[bytes, State] | None]:
         """What it comes after, with whether that is over; and the one whose end has cancelled it already."""
-        real = dict.fromkeys(self._store.bonds.merged(needs) or needs for needs in task.after)
         states = self._store.states(real)
         needs = tuple((task_id, lifecycle.meets(task.if_failed, states[task_id])) for task_id in real)
         broken = [(task_id, states[task_id]) for task_id in real if lifecycle.cancels(task.if_failed, states[task_id])]
@@ -227,6 +230,17 @@ def _identity(task: Task) -> bytes:
     for part in (task.queue.encode(), task.name.encode(), b"key" if task.unique_key else b"payload", what):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
+
+
+def _unprintable(task: Task) -> list[str]:
+    """Its queue and labels that have line breaks, by which the store tells them apart, or could steer a terminal."""
+    if task.queue.isprintable() and not task.requires:
+        return []
+    return [name for name in (task.queue, *task.requires) if not name.isprintable()][:1]
+
+
+def _misnamed(task: Task, name: str) -> Refusal:
+    return Refusal(task.id, "refused", f"{name!r} is no name of a queue or label: expected printable characters")
 
 
 def _with_them(tasks: Sequence[Task], refusals: Sequence[Refusal]) -> list[Refusal]:

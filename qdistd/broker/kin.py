@@ -32,6 +32,7 @@ class Kin:
 
     def recover(self) -> None:
         """What an earlier master has not come to."""
+        self._agenda.kin_rest = False
         self._agenda.kin.clear()
         self._agenda.kin.extend(self._bonds.unmet())
         for queue, key in self._bonds.held_keys():
@@ -39,11 +40,15 @@ class Kin:
 
     def settle(self, now: float) -> None:
         """Free what waits for the tasks that have ended, and for places of concurrency keys."""
-        if self._agenda.kin:
-            self._free_dependents(now)
-        self._fill_places(now)
+        if self._agenda.kin_rest:
+            return
+        budget = self._free_dependents(now) if self._agenda.kin else AT_ONCE
+        if budget <= 0 or self._fill_places(budget) <= 0:
+            self._agenda.kin_rest = True
+            self._agenda.wake(now)
 
-    def _free_dependents(self, now: float) -> None:
+    def _free_dependents(self, now: float) -> int:
+        """How many more tasks may be moved now."""
         kin, budget = self._agenda.kin, AT_ONCE
         if not self._bonds.blocked():
             kin.clear()
@@ -55,8 +60,7 @@ class Kin:
             budget -= len(dependents)
             if budget > 0:
                 kin.popleft()
-        if kin:
-            self._agenda.wake(now)
+        return budget
 
     def _free(self, dependent: Dependent, task_id: bytes, state: State, now: float) -> None:
         if lifecycle.cancels(dependent.if_failed, state):
@@ -78,15 +82,16 @@ class Kin:
         self._store.cancel([dependent.id], now, value)
         self._agenda.end(Result(dependent.id, State.CANCELLED, 0, value))
 
-    def _fill_places(self, now: float) -> None:
+    def _fill_places(self, budget: int) -> int:
+        """How many more tasks may be moved now: none where some of the keys are left for later."""
         for queue, key in self._bonds.loose():
             limit = self._flow.limits(queue).per_key
             room = limit - self._bonds.holding(queue, key) if limit else UNBOUNDED
-            if room <= 0:
-                continue
-            admitted = self._bonds.admit(queue, key, min(room, AT_ONCE))
-            if admitted:
-                self._agenda.ready.add(queue)
-            if admitted == AT_ONCE:
+            if budget <= 0:
                 self._bonds.loosen(queue, key)
-                self._agenda.wake(now)
+            elif room > 0 and (admitted := self._bonds.admit(queue, key, min(room, budget))):
+                self._agenda.ready.add(queue)
+                budget -= admitted
+                if budget <= 0:
+                    self._bonds.loosen(queue, key)
+        return budget

@@ -4,6 +4,7 @@ a worker's report: progress, partial results, and the end of the task ──kept
 """
 
 from collections import deque
+from math import isfinite
 
 from qdistd.model import MOST_OUTPUT, Progress, Said
 
@@ -31,7 +32,8 @@ class Live:
         """There is more of it."""
         self.output += said.output
         del self.output[:-MOST_OUTPUT]
-        self.progress = said.progress or self.progress
+        if said.progress and isfinite(said.progress.done) and isfinite(said.progress.total):
+            self.progress = said.progress
         self.partials += said.partials
         self.size += sum(map(len, said.partials))
         while self.partials and (self.size > MOST_PARTIAL_BYTES or len(self.partials) > MOST_PARTIALS):

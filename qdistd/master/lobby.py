@@ -3,7 +3,6 @@
 lease ──nothing ready──> parked at each of its queues ──work arrives──> served inside that very transaction
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -39,21 +38,20 @@ class Lobby:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._waiting: dict[str, deque[Parked]] = {}
+        self._waiting: dict[str, dict[Parked, None]] = {}
         self._served: dict[Parked, None] = {}
         """Those whose grants are not committed yet."""
 
     def park(self, parked: Parked) -> None:
         """Wait at every queue of the lease."""
         for queue in parked.queues:
-            self._waiting.setdefault(queue, deque()).append(parked)
+            self._waiting.setdefault(queue, {})[parked] = None
 
     def leave(self, parked: Parked) -> None:
         """Stop waiting."""
         for queue in parked.queues:
-            line = self._waiting.get(queue)
-            if line and parked in line:
-                line.remove(parked)
+            line = self._waiting.get(queue, {})
+            line.pop(parked, None)
             if not line:  # any worker may think of any number of names
                 self._waiting.pop(queue, None)
 
@@ -70,8 +68,10 @@ class Lobby:
     def serve(self) -> list[Callable[[], None]]:
         """Lease what the queues hold to those who wait for it; what to answer once that is committed."""
         answers: list[Callable[[], None]] = []
-        for queue in sorted(self._broker.ready & self._waiting.keys()):
-            answers += self._serve_queue(queue)
+        while queues := self._broker.ready & self._waiting.keys():  # serving one may bring work to another
+            self._broker.ready.clear()
+            for queue in sorted(queues):
+                answers += self._serve_queue(queue)
         self._broker.ready.clear()
         return answers
 

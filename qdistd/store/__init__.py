@@ -36,6 +36,7 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True):
     """A task to insert, with the state and due time its arrival earns it.
 
     `expires`: a time, 0 for never. `needs`: the tasks it comes after, and whether each has ended as it should.
+    `places`: where these stand in its `after`, if one stands there twice.
     """
 
     task: Task
@@ -44,6 +45,7 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True):
     expires: float = 0.0
     unique_id: bytes = b""
     needs: tuple[tuple[bytes, bool], ...] = ()
+    places: tuple[int, ...] = ()
     special: bool = False
     """Whether anything of it is rare: see `special`."""
 

@@ -1,7 +1,8 @@
 """What is special about few tasks, and ties them to each other, in the SQLite store.
 
 special   one row for each task that has anything of this: what it needs, and how many tasks it still waits for
-depend    a task comes after others: one row for each, `met` once that one has ended as it should
+depend    a task comes after others: one row for each, `met` (1) once that one has ended as it should; 2: a person has
+          put the task back since that one ended, so only another end of it counts
 held      it waits for a place of its concurrency key
 identity  it may not be there twice; `alias` remembers those that were merged into it
 expiry    by when it must have begun
@@ -11,6 +12,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from zlib import crc32
+
+import msgspec
 
 from qdistd.model import Claim, Outcome, State
 from qdistd.store import Arrival, Leased
@@ -24,6 +27,11 @@ PLAIN, SPECIAL, KEYED = 0, 1, 2
 """What `task.special` says."""
 
 _DEPENDENT = "task.seq, task.id, task.queue, task.run_at, if_failed, blockers, ckey"
+
+_UNMET = """SELECT DISTINCT needs, coalesce(task.state, 3) FROM depend JOIN special USING(seq)
+LEFT JOIN task ON task.id = needs WHERE met <> 1 AND (task.state IS NULL OR task.state = 3
+OR (task.state BETWEEN 4 AND 6 AND (met = 0 OR if_failed = 'run')))"""
+"""One that is not there any more has ended, nobody knows how: nobody waits for it."""
 
 _HOLD = "INSERT OR IGNORE INTO held(seq, queue, ckey, priority) SELECT seq, ?, ?, priority FROM task WHERE seq = ?"
 
@@ -52,8 +60,9 @@ class SqliteBonds:
         task, expires = arrival.task, arrival.expires or None
         blockers = sum(not met for _, met in arrival.needs)
         values = (seq, task.soft_timeout, task.backoff_cap, expires, task.concurrency_key)
-        more = (arrival.unique_id or None, task.if_failed, task.take, blockers)
-        self._change("INSERT INTO special VALUES(?,?,?,?,?,?,?,?,?)", (*values, *more))
+        places = msgspec.msgpack.encode(arrival.places) if arrival.places else None
+        more = (arrival.unique_id or None, task.if_failed, task.take, blockers, places)
+        self._change("INSERT INTO special VALUES(?,?,?,?,?,?,?,?,?,?)", (*values, *more))
         for position, (needs, met) in enumerate(arrival.needs):
             self._change("INSERT INTO depend(needs, seq, position, met) VALUES(?,?,?,?)", (needs, seq, position, met))
         if arrival.unique_id:
@@ -80,6 +89,7 @@ class SqliteBonds:
     def renew(self, seq: int) -> None:
         """It is put back to its queue by a person: it does not expire any more, and is again what others are."""
         self._change("UPDATE special SET expires = NULL WHERE seq = ?", (seq,))
+        self._change("UPDATE depend SET met = 2 WHERE seq = ? AND met = 0", (seq,))
         self._change(
             "INSERT OR IGNORE INTO identity SELECT unique_id, seq FROM special WHERE seq = ? AND unique_id IS NOT NULL",
             (seq,),
@@ -119,7 +129,7 @@ class SqliteBonds:
         """See `Bonds`."""
         rows = self._db.execute(
             f"SELECT {_DEPENDENT} FROM depend JOIN task USING(seq) JOIN special USING(seq)"
-            " WHERE needs = ? AND met = 0 AND task.state = 7 AND (? OR if_failed != 'wait') ORDER BY seq LIMIT ?",
+            " WHERE needs = ? AND met <> 1 AND task.state = 7 AND (? OR if_failed != 'wait') ORDER BY seq LIMIT ?",
             (task_id, succeeded, limit),
         )
         return [Dependent(*row) for row in rows]
@@ -139,13 +149,13 @@ class SqliteBonds:
 
     def unmet(self) -> list[tuple[bytes, State]]:
         """See `Bonds`."""
-        if not self._tally.blocked:
-            return []
-        rows = self._db.execute(
-            "SELECT DISTINCT task.id, task.state FROM depend JOIN task ON task.id = needs"
-            " WHERE met = 0 AND task.state BETWEEN 3 AND 6"
-        )
+        rows = self._db.execute(_UNMET) if self.blocked() else ()
         return [(task_id, State(state)) for task_id, state in rows]
+
+    def unmet_by(self, task_id: bytes) -> list[tuple[bytes, State]]:
+        """See `Bonds`."""
+        rows = self._db.execute(f"{_UNMET} AND depend.seq = (SELECT seq FROM task WHERE id = ?)", (task_id,))
+        return [(needs, State(state)) for needs, state in rows]
 
     def inputs(self, seq: int) -> tuple[bytes, ...]:
         """See `Bonds`."""
@@ -154,7 +164,9 @@ class SqliteBonds:
             " WHERE depend.seq = ? ORDER BY position",
             (seq,),
         )
-        return tuple(value or b"" for (value,) in rows)
+        values = [value or b"" for (value,) in rows]
+        (places,) = self._db.execute("SELECT places FROM special WHERE seq = ?", (seq,)).fetchone()
+        return tuple(values[place] for place in msgspec.msgpack.decode(places)) if places else tuple(values)
 
     # -- concurrency keys
 

@@ -184,7 +184,11 @@ CREATE TABLE schedule(
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS = (_FIRST, _OUTPUT, _LIFE, _EPOCH, _SCHEDULES)
+_PLACES = """
+ALTER TABLE special ADD COLUMN places BLOB;  -- which of its `depend` each result to take is of, if one is taken twice
+"""
+
+STEPS = (_FIRST, _OUTPUT, _LIFE, _EPOCH, _SCHEDULES, _PLACES)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:

@@ -190,17 +190,21 @@ class SqliteStore:
         return list({split(row[0])[0]: None for row in rows})
 
     def realign(self, ahead: float) -> None:
-        self._change("UPDATE task SET run_at = at + ? WHERE state = 0 AND attempt = 0 AND at IS NOT NULL", (ahead,))
+        change = "UPDATE task SET run_at = at + ? WHERE at IS NOT NULL AND attempt = 0 AND"
+        self._change(f"{change} state = 0", (ahead,))
+        if self._tally.blocked:
+            self._change(f"{change} state = 7 AND seq IN (SELECT seq FROM special WHERE blockers > 0)", (ahead,))
 
     def latest(self) -> float:
         # `started` is the master's time while the lease runs; then it is what the clock of a worker said, and that
-        # must not set this master's
+        # must not set this master's. And no queue with a rate waits for what has begun in the future
         row = self._db.execute(
             "SELECT max(max(created, coalesce(finished, 0), iif(state = 2, started, 0))) FROM"
-            " (SELECT created, finished, started, state FROM task ORDER BY seq DESC LIMIT ?)",
+            " (SELECT created, finished, started, state FROM task ORDER BY seq DESC LIMIT ?)"
+            " UNION ALL SELECT max(at) FROM begun",
             (PROMOTE_AT_ONCE,),
-        ).fetchone()
-        return float(row[0] or 0.0)
+        ).fetchall()
+        return max(float(latest or 0.0) for (latest,) in row)
 
     def cancel(self, ids: Iterable[bytes], now: float, value: bytes = b"") -> dict[bytes, State]:
         states: dict[bytes, State] = {}

@@ -41,7 +41,13 @@ class Bonds(Protocol):
         """It waits for no task any more: to `state`. With a concurrency key it is ready when there is a place."""
 
     def unmet(self) -> list[tuple[bytes, State]]:
-        """Tasks that have ended and that others still wait for: what a restart must look at."""
+        """Tasks that have ended and that others still wait for: what a restart must look at.
+
+        A task that a person has put back since one failed that it comes after, waits for that on purpose.
+        """
+
+    def unmet_by(self, task_id: bytes) -> list[tuple[bytes, State]]:
+        """Those of them that this one waits for."""
 
     def inputs(self, seq: int) -> tuple[bytes, ...]:
         """The values of the tasks that this one comes after, in their order; empty where one has none."""
