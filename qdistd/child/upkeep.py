@@ -30,6 +30,10 @@ _HANDLED = [
 ]
 """Signals whose handlers are put back, as numbers."""
 
+_MOVES = frozenset({"os.chdir", "os.putenv", "os.unsetenv"})
+"""What Python says to those who listen (PEP 578) when folder or environment change. To look at both after each short
+task would cost as much as all the rest; what code in C does behind Python's back is seen after the next long one."""
+
 _signal = importlib.import_module("_signal")
 """What `signal` calls: that makes enumerations of it all, which takes ten times as long."""
 
@@ -55,6 +59,8 @@ class Upkeep:
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
         self._limits = list(map(resource.getrlimit, _LIMITS))
         self._voice = list(_files())
+        self._moved = False
+        sys.addaudithook(self._listen)
 
     def restore(self, seconds: float) -> str:
         """A task that took so long is over. Why there can be no other one; empty: there can."""
@@ -66,13 +72,23 @@ class Upkeep:
             self._hear()
         if sys.modules is not self._modules or len(self._modules) < len(self._imported):
             self._remember()
-        if os.environ is not self._environ or vars(self._environ)["_data"] != self._variables:
-            self._surround()
-        if _folder() != self._folder and not self._go_back():
+        if (self._moved or seconds > LONG or os.environ is not self._environ) and not self._come_home():
             return f"it cannot go back to {self._folder}"
         if os.getpriority(os.PRIO_PROCESS, 0) != self._nice and not self._hurry():
             return "it is not as urgent as it was (nice), and may not change that"
         return self._look_around() if seconds > LONG else ""
+
+    def _listen(self, event: str, _: object) -> None:
+        if event in _MOVES:
+            self._moved = True
+
+    def _come_home(self) -> bool:
+        """Put folder and environment back; whether that can be done."""
+        if os.environ is not self._environ or vars(self._environ)["_data"] != self._variables:
+            self._surround()
+        home = _folder() == self._folder or self._go_back()
+        self._moved = False
+        return home
 
     def _look_around(self) -> str:
         if list(map(resource.getrlimit, _LIMITS)) != self._limits and not self._unlimit():
