@@ -43,6 +43,10 @@ QUIET = 500
 """Tasks of neighbours before the poison."""
 
 
+ANY = -1
+"""Which exit status it is, is up to the version of Python."""
+
+
 class Poison(NamedTuple):
     """`args` "FILE" stands for the path of a file of this very task. `said`: what `qdist show` has of its output."""
 
@@ -87,7 +91,7 @@ POISONS = (
     leaver("leave_from_a_thread", 4, "exit status 4"),
     leaver("close_everything", CUT_OFF, "the pipe of its results was closed"),
     leaver("close_everything_and_open", CUT_OFF, "the pipe of its results was closed or replaced", "", ("FILE",)),
-    leaver("take_the_builtins_away", 120, "exit status 120"),
+    leaver("take_the_builtins_away", ANY, "ended by itself with exit status"),
     endless("hang", "about to hang\n"),
     endless("spin"),
     endless("spin_in_c"),
@@ -172,7 +176,7 @@ def test_the_outcome_of_a_poison_names_its_cause(meal: Meal, poison: Poison) -> 
     last = view.attempts[-1]
     assert view.state is poison.state, last.failure
     assert (last.failure.kind if last.failure else "") == poison.kind
-    assert (last.failure.number if last.failure else 0) == poison.number
+    assert poison.number in (ANY, last.failure.number if last.failure else 0)
     assert poison.words in everything_said_of(last)
     assert poison.said in last.output.decode(errors="replace")
 
@@ -181,7 +185,9 @@ def test_the_outcome_of_a_poison_names_its_cause(meal: Meal, poison: Poison) -> 
 def test_a_poison_that_kills_its_process_is_set_aside_after_three_times(meal: Meal, poison: Poison) -> None:
     view = meal.seen[poison.name]
     assert [attempt.outcome for attempt in view.attempts] == ["crashed"] * 3
-    assert [attempt.failure and attempt.failure.number for attempt in view.attempts] == [poison.number] * 3
+    for attempt in view.attempts:
+        assert attempt.failure
+        assert poison.number in (ANY, attempt.failure.number)
 
 
 def test_what_was_opened_where_a_pipe_was_is_not_written_to(meal: Meal) -> None:

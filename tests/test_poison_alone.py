@@ -31,11 +31,14 @@ MOST = 150
 """Processes that a bomb, its worker and that one's children may be."""
 
 
-@pytest.fixture(params=["plain", "cgroup"])
+both = pytest.mark.parametrize("ward", ["plain", "cgroup"], indirect=True)
+
+
+@pytest.fixture
 def ward(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ward]:
-    """A worker in bounds of processes and memory, with and without a group to divide."""
+    """A worker in bounds of processes and memory. For `both` with a group to divide, too."""
     with clearing() as group, bounds(group, MOST, 2 * GIB) as around, contextlib.ExitStack() as stack:
-        home = group if request.param == "cgroup" else None
+        home = group if getattr(request, "param", "") == "cgroup" else None
         ward = Ward(tmp_path / "ward", home=home, around=around, memory="600 MiB")
         stack.callback(ward.close)
         request.node.stash[CLUSTERS] = [ward.cluster]
@@ -83,6 +86,7 @@ def test_a_gibibyte_of_output_costs_neither_memory_nor_the_neighbours(
 # -- bombs
 
 
+@both
 def test_a_fork_bomb_ends_with_its_time_and_all_that_it_has_started(
     ward: Ward, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +97,7 @@ def test_a_fork_bomb_ends_with_its_time_and_all_that_it_has_started(
     ward.unharmed()
 
 
+@both
 def test_a_bomb_of_threads_fails_and_says_why(ward: Ward) -> None:
     view = ward.swallow("start_threads_for_ever", timeout=20.0)
     failure = view.attempts[-1].failure
@@ -139,6 +144,7 @@ def test_a_task_that_is_set_aside_keeps_its_evidence_and_comes_back_by_retry(war
 # -- what stays behind
 
 
+@both
 def test_what_a_task_has_left_ends_with_its_child(ward: Ward) -> None:
     pid = ward.result("pid")
     left = [ward.result("leave_a_grandchild"), *([ward.result("leave_a_session")] if ward.home else [])]
