@@ -156,12 +156,17 @@ def test_a_piece_of_a_backup_that_was_never_begun_is_refused(cluster: Cluster) -
 # -- what goes wrong
 
 
-def test_ctrl_c_leaves_nothing(cluster: Cluster, shell: Shell, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "qdist: interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_ctrl_c_and_a_stop_leave_nothing(
+    cluster: Cluster, shell: Shell, folder: Path, number: signal.Signals, code: int, said: str
+) -> None:
     process = shell.start("backup", folder / "b.db")
     until(lambda: "a backup begins" in cluster.master.log, "the backup has begun")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, err) == (130, "qdist: interrupted\n")
+    assert (process.returncode, err) == (code, said)
     assert nothing_is_left(cluster, folder)
 
 
@@ -239,10 +244,12 @@ def test_a_store_in_memory_has_no_backup() -> None:
 
 
 def test_what_a_dead_master_has_left_is_swept_away_at_the_next_start(tmp_path: Path) -> None:
-    left = tmp_path / f"qdist.db{SUFFIX}0123"
-    left.write_bytes(b"half")
+    left = [tmp_path / f"qdist.db{SUFFIX}0123", tmp_path / ".qdist.db.0123.part"]
+    others = [tmp_path / "qdist.db.replaced-1", tmp_path / ".other.db.0123.part"]
+    for path in (*left, *others):
+        path.write_bytes(b"half")
     open_store(f"sqlite://{tmp_path}/qdist.db").close()
-    assert not left.exists()
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
 
 
 # -- what came is checked

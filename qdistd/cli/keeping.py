@@ -1,5 +1,6 @@
 """`qdist purge`, `qdist backup`, `qdist restore`: looking after what the master keeps."""
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,7 @@ def backup_command(file: Path, force: bool) -> None:
     from qdistd.cli.context import connected
     from qdistd.cli.output import amount
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that a timer can be stopped as well
     with connected(looking=True) as client, progress("copying, MiB", None) as advance:
         told = 0
 

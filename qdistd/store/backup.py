@@ -116,6 +116,8 @@ def _nameless(path: Path) -> tuple[int, sqlite3.Connection]:
 
 
 def sweep(path: str) -> None:
-    """Remove what a process that died in the wrong moment has left beside the store."""
-    for left in Path(path).parent.glob(f"{Path(path).name}{SUFFIX}*"):
-        left.unlink(missing_ok=True)
+    """Remove what a backup or a restore that died in the wrong moment has left beside the store."""
+    store = Path(path)
+    for pattern in (f"{store.name}{SUFFIX}*", f".{store.name}.*.part"):
+        for left in store.parent.glob(pattern):
+            left.unlink(missing_ok=True)

@@ -100,11 +100,13 @@ class MasterSource:
         """Unavailable where the store of this master is of another time line than what we have in our hands."""
         identity = self._identity
         if not identity.knows(epoch):
-            text = "the store of the master %s was restored from a backup: %d tasks in hand and %d results are void"
+            text = (
+                "the store of the master %s was restored from a backup, or is another: %d tasks and %d results are void"
+            )
             self._log.warning(text, address, len(self._hands.pool.held()), len(self._hands.outbox))
             identity.renew()
             self._hands.disown()
-            raise Unavailable(f"{address}: its store was restored from a backup; connecting anew")
+            raise Unavailable(f"{address}: its store is of another time line; connecting anew")
         identity.epoch = epoch
 
     def _hello(self, settings: Settings, labels: Relabel) -> Hello:
