@@ -201,6 +201,7 @@ class Pool:
         self.cancelled: list[bytes] = []
         self.closed = False
         self.news: list[Said] = []
+        self.last_words: list[Said] = []
         self.stuck: set[bytes] = set()
         """Tasks that have waited for a child too long."""
         self.bell: Callable[[], None] = lambda: None
@@ -241,7 +242,8 @@ class Pool:
         return said
 
     def farewells(self) -> list[Said]:
-        return []
+        said, self.last_words = self.last_words, []
+        return said
 
     def cancel(self, task_id: bytes) -> None:
         self.cancelled.append(task_id)

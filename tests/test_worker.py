@@ -8,10 +8,11 @@ from scripted import POOL
 from stage import Stage, grant, on_stage
 
 from qdistd import protocol as say
-from qdistd.call import decode_failure
-from qdistd.model import Outcome, Said, Settlement
+from qdistd.call import decode_failure, encode_value
+from qdistd.model import Outcome, Progress, Said, Settlement
 from qdistd.wire.keyring import Key
 from qdistd.worker import Settings
+from qdistd.worker.master_source import LIVE_OUTPUT, LIVE_PARTIALS, MOST_TALKERS, _fitting
 
 # -- hello, lease, report
 
@@ -40,6 +41,25 @@ async def test_what_running_tasks_print_is_reported_while_they_run(stage: Stage)
     await stage.until(lambda: any(report.said for report in stage.master.reports))
     (report,) = [report for report in stage.master.reports if report.said]
     assert (report.said, report.settled) == ([Said(grant(1).id, 1, b"halfway\n")], [])
+
+
+@on_stage(Stage)
+async def test_the_last_words_of_a_task_go_with_its_end_and_not_after_it(stage: Stage) -> None:
+    await stage.running(1)
+    last = Said(grant(1).id, 1, b"", Progress(7, 7, "all"), (encode_value("the last piece"),))
+    stage.pool.last_words = [last]
+    stage.pool.finish(grant(1))
+    await stage.until(lambda: stage.master.settled)
+    (report,) = [report for report in stage.master.reports if report.settled]
+    assert report.said == [last]
+
+
+def test_partial_results_of_many_fit_into_one_report() -> None:
+    said = [Said(grant(number).id, 1, b"x" * 60_000, None, (b"x" * 200_000,)) for number in range(200)]
+    fitting = _fitting(said)
+    assert len(fitting) == MOST_TALKERS
+    assert {len(each.output) for each in fitting} == {LIVE_OUTPUT}
+    assert sum(len(value) for each in fitting for value in each.partials) <= LIVE_PARTIALS
 
 
 @on_stage(Stage)
