@@ -14,7 +14,8 @@ import msgspec
 from qdistd import lifecycle
 from qdistd.broker.agenda import Agenda
 from qdistd.broker.flow import QueueLimits
-from qdistd.model import Failure, Merged, Result, State, Task, id_text
+from qdistd.broker.kin import cancel_for
+from qdistd.model import Merged, State, Task, id_text
 from qdistd.protocol import Refusal
 from qdistd.store import Arrival, Store, special
 
@@ -194,7 +195,7 @@ class Door:
         if expires:
             self._agenda.expires(expires)
         if broken is not None:
-            self._cancel(task, broken, now)
+            cancel_for(self._store, self._agenda, task.id, broken, now)
 
     def _other(self, task: Task, unique_id: bytes) -> bytes | None:
         """The task that this one is, where it is another."""
@@ -215,12 +216,6 @@ class Door:
         needs = tuple((task_id, lifecycle.meets(task.if_failed, states[task_id])) for task_id in real)
         broken = [(task_id, states[task_id]) for task_id in real if lifecycle.cancels(task.if_failed, states[task_id])]
         return needs, broken[0] if broken else None
-
-    def _cancel(self, task: Task, broken: tuple[bytes, State], now: float) -> None:
-        why = Failure("cancelled", f"it comes after the task {id_text(broken[0])}, which has {broken[1].word}")
-        value = msgspec.msgpack.encode(why)
-        self._store.cancel([task.id], now, value)
-        self._agenda.end(Result(task.id, State.CANCELLED, 0, value))
 
 
 def _identity(task: Task) -> bytes:

@@ -64,7 +64,7 @@ class Kin:
 
     def _free(self, dependent: Dependent, task_id: bytes, state: State, now: float) -> None:
         if lifecycle.cancels(dependent.if_failed, state):
-            self._cancel(dependent, task_id, state, now)
+            cancel_for(self._store, self._agenda, dependent.id, (task_id, state), now)
             return
         self._bonds.meet(task_id, dependent)
         if dependent.blockers > 1:
@@ -75,12 +75,6 @@ class Kin:
             self._agenda.due(dependent.run_at)
         else:
             self._agenda.ready.add(dependent.queue)
-
-    def _cancel(self, dependent: Dependent, task_id: bytes, state: State, now: float) -> None:
-        why = Failure("cancelled", f"it comes after the task {id_text(task_id)}, which has {state.word}")
-        value = msgspec.msgpack.encode(why)
-        self._store.cancel([dependent.id], now, value)
-        self._agenda.end(Result(dependent.id, State.CANCELLED, 0, value))
 
     def _fill_places(self, budget: int) -> int:
         """How many more tasks may be moved now: none where some of the keys are left for later."""
@@ -95,3 +89,15 @@ class Kin:
                 if budget <= 0:
                     self._bonds.loosen(queue, key)
         return budget
+
+
+def cancel_for(store: Store, agenda: Agenda, task_id: bytes, needed: tuple[bytes, State], now: float) -> None:
+    """Cancel a task for the sake of one that it comes after, and that ended otherwise than it had to."""
+    other, state = needed
+    why = Failure("cancelled", f"it comes after the task {id_text(other)}, which {_FATES[state]}")
+    value = msgspec.msgpack.encode(why)
+    store.cancel([task_id], now, value)
+    agenda.end(Result(task_id, State.CANCELLED, 0, value))
+
+
+_FATES = {State.FAILED: "has failed", State.CANCELLED: "was cancelled", State.QUARANTINED: "is quarantined"}

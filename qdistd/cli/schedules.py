@@ -45,12 +45,12 @@ def _json(schedule: "ScheduleView") -> dict[str, Any]:
 
 
 def _write(schedules: list["ScheduleView"]) -> None:
-    from qdistd.cli.output import coloured, when, write_table
+    from qdistd.cli.output import when, write_table
     from qdistd.model import id_text
 
     rows = []
     for each in schedules:
-        state = coloured(each.last_state.word) if each.last_state is not None else "-"
+        state = each.last_state.word if each.last_state is not None else "-"
         calendar = f"{each.calendar} ({each.time_zone})" if each.time_zone not in each.calendar else each.calendar
         last_id = id_text(each.last_id) if each.last_id else "-"
         rows.append((each.name, calendar, each.task, each.queue, when(each.next), when(each.last), last_id, state))
