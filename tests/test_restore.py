@@ -1,8 +1,10 @@
 """A backup takes the place of a store; nothing of what was leased before is accepted, whoever brings it."""
 
+import contextlib
 import signal
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -295,6 +297,22 @@ def test_a_damaged_store_is_replaced_and_kept_with_its_log(stopped: Cluster, tmp
     assert put_back(stopped, tmp_path / "b.db").code == 0
     assert (stopped.folder / "qdist.db.replaced-1-wal").read_bytes() == b"its log" and not log.exists()
     assert tasks_in(store) == 1
+
+
+def test_a_restore_that_is_killed_leaves_the_former_store_or_the_restored_one(stopped: Cluster, tmp_path: Path) -> None:
+    store = stopped.folder / "qdist.db"
+    former = store.read_bytes()
+    found = []
+    for tenths in range(10):
+        store.write_bytes(former)
+        process = Shell(stopped).start("restore", tmp_path / "b.db", "--master", stopped.folder / "master.toml")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1 + tenths / 10)
+        process.kill()
+        process.communicate()
+        found.append(tasks_in(store))
+    assert set(found) <= {1, 2} and found[0] == 2, found
+    assert not [path.name for path in stopped.folder.iterdir() if path.name.endswith(".part")]
 
 
 def test_a_store_that_is_not_there_any_more_is_restored(stopped: Cluster, tmp_path: Path) -> None:
