@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import qdistd
+
 FOREVER = 1000.0
 
 # -- ends of the process
@@ -83,6 +85,35 @@ def write_everywhere() -> None:
             os.write(descriptor, b"x" * 4096)
         except OSError:
             continue
+
+
+def leave_a_flood() -> None:
+    """A copy that nobody finds, and that writes into our pipes as long as somebody reads."""
+    if os.fork():
+        time.sleep(FOREVER)
+    os.setsid()
+    ours = [descriptor for descriptor in range(3, 1000) if _written(descriptor)]
+    while any(_written(descriptor) for descriptor in ours):
+        pass
+    os._exit(0)
+
+
+def _written(descriptor: int) -> bool:
+    try:
+        return os.write(descriptor, b"x" * (1 << 16)) > 0
+    except OSError:
+        return False
+
+
+def truncate_everything() -> str:
+    for descriptor in range(3, 1000):
+        try:
+            os.ftruncate(descriptor, 0)
+        except OSError:
+            continue
+    qdistd.progress(1, 2, "still here")
+    time.sleep(3.0)  # somebody looks how far it is
+    return "well"
 
 
 def take_the_builtins_away() -> None:

@@ -174,6 +174,14 @@ def test_a_task_that_kills_its_worker_is_set_aside_when_it_has_done_so_often_eno
         ward.close()
 
 
+def test_a_copy_that_floods_the_pipes_of_a_dead_child_keeps_nobody_busy(ward: Ward) -> None:
+    view = ward.swallow("leave_a_flood")
+    assert view.state is State.QUARANTINED
+    assert view.attempts[-1].failure
+    assert "wrote into pipes that are not its own" in view.attempts[-1].failure.message
+    ward.unharmed()
+
+
 # -- orders
 
 DEAF = ("ignore_every_signal", "block_every_signal", "swallow_everything", "spin", "spin_in_c", "stop_oneself")

@@ -6,6 +6,7 @@ So a task may report as often as it likes: it costs it a microsecond, and nobody
 page that is half written; the checksum tells, and the next look finds it whole.
 """
 
+import fcntl
 import mmap
 import os
 import struct
@@ -18,6 +19,9 @@ PAGE = 4096
 HEAD = struct.Struct("=IQddH")
 """Checksum of all that follows; ticket of the task; done, total; bytes of the note, which is the rest."""
 
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""It keeps its length, on which who reads or maps it counts: a task may truncate all that it finds open."""
+
 CHECKSUM = struct.Struct("=I")
 
 LONGEST_NOTE = 500
@@ -26,8 +30,9 @@ LONGEST_NOTE = 500
 
 def make() -> int:
     """The descriptor of a fresh page, which a child can inherit. OSError where there is no memory."""
-    descriptor = os.memfd_create("qdist-board", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("qdist-board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.truncate(descriptor, PAGE)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
     return descriptor
 
 

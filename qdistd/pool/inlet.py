@@ -1,5 +1,6 @@
 """Reading results from a pipe without ever waiting for its writer."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -41,19 +42,21 @@ class Inlet:
         return self._frames()
 
     def read_all(self) -> Iterator[Frame]:
-        """All results that are there. For a writer that is dead: a living one may write for ever."""
-        while self._fill():
-            pass
+        """All that a dead writer has left: what a pipe holds. Who has escaped with its end may write for ever."""
+        left = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+        while left > 0 and (size := self._fill()):
+            left -= size
         return self._frames()
 
-    def _fill(self) -> bool:
+    def _fill(self) -> int:
+        """How many bytes came."""
         try:
             data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
-            return False
+            return 0
         self.ended = not data
         self._unread += data
-        return bool(data)
+        return len(data)
 
     def _frames(self) -> Iterator[Frame]:
         at, size = 0, len(self._unread)
