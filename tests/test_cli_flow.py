@@ -1,21 +1,42 @@
 """Queues are paused, workers drained, and everybody who looks sees it; what nobody can take says why."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from daemons import DEADLINE
 from shell import Ran, Shell
 
 from qdistd.cli.exits import Exit
+
+GATES = """
+import time
+from pathlib import Path
+
+
+def wait(gate: str) -> None:
+    while not Path(gate).exists():
+        time.sleep(0.01)
+"""
+"""A task that runs until a file is there."""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("flow")
     folder.chmod(0o700)
+    (folder / "gates.py").write_text(GATES)
+    tasks = {
+        "tasks": ["qdistd.tasks", "gates"],
+        "path": [str(folder)],
+        "queues": ["default", "mail"],
+        "labels": ["ssd"],
+    }
     tables = {
         "master": {"queue": {"mail": {"concurrency": 3, "rate": "100/s"}}},
-        "worker": {"worker": {"tasks": ["qdistd.tasks", "time"], "queues": ["default", "mail"], "labels": ["ssd"]}},
+        "worker": {"worker": tasks},
     }
     cluster = Cluster(folder, workers=1, **tables)
     yield cluster.start()
@@ -35,6 +56,15 @@ def worker(shell: Shell) -> str:
 
 def submitted(shell: Shell, *arguments: str) -> str:
     return shell("submit", *arguments).out.strip()
+
+
+def leased(shell: Shell, *arguments: str) -> str:
+    """The id of a task that a worker has begun, and that does not end by itself."""
+    task_id = submitted(shell, *arguments)
+    end = time.monotonic() + DEADLINE
+    while shell("show", task_id, "--json").thing["state"] != "leased":
+        assert time.monotonic() < end
+    return task_id
 
 
 def queue(shell: Shell, name: str) -> dict[str, object]:
@@ -95,11 +125,13 @@ def test_the_limits_of_a_queue_are_shown(shell: Shell) -> None:
 # -- workers
 
 
-def test_a_drained_worker_ends_what_it_runs_and_gets_nothing_more(shell: Shell, worker: str) -> None:
-    running = submitted(shell, "time.sleep", "1")
-    while shell("show", "--json", running).thing["state"] != "leased":
-        pass
-    assert shell("drain", worker, "--wait") == Ran(0, f"{worker}  drained\n", "")
+def test_a_drained_worker_ends_what_it_runs_and_gets_nothing_more(shell: Shell, worker: str, tmp_path: Path) -> None:
+    running = leased(shell, "gates.wait", str(tmp_path / "gate"))
+    drain = shell.start("drain", worker, "--wait")
+    assert drain.stdout and drain.stdout.readline() == f"{worker}  drained\n"
+    assert drain.poll() is None, "it waits for the task"
+    (tmp_path / "gate").touch()
+    assert drain.communicate(timeout=DEADLINE) == ("", "") and drain.returncode == Exit.OK
     assert shell("show", "--json", running).thing["state"] == "succeeded"
     waiting = submitted(shell, "square", "7")
     assert shell("show", "--json", waiting).thing["state"] == "ready"
@@ -118,10 +150,8 @@ def test_a_host_is_drained_with_all_its_workers(shell: Shell, worker: str) -> No
     assert not shell("workers", "--json").thing["drained"]
 
 
-def test_a_worker_that_does_not_get_done_in_time_is_named(shell: Shell, worker: str) -> None:
-    running = submitted(shell, "time.sleep", "60")
-    while shell("show", "--json", running).thing["state"] != "leased":
-        pass
+def test_a_worker_that_does_not_get_done_in_time_is_named(shell: Shell, worker: str, tmp_path: Path) -> None:
+    running = leased(shell, "gates.wait", str(tmp_path / "gate"))
     ran = shell("drain", worker, "--wait", "--timeout", "0")
     assert ran.code == Exit.TIMEOUT and ran.err == f"qdist: {worker} still has 1 tasks\n"
     shell("cancel", "--wait", running)

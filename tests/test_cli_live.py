@@ -103,6 +103,20 @@ def test_progress_partial_results_and_every_attempt_are_seen_live(shell: Shell, 
     assert "asked for a retry" in told and "gave up for good" in told and "used       2 of 5 retries" in told
 
 
+def test_whoever_follows_outlasts_a_master_that_is_killed(shell: Shell, cluster: Cluster, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    process = shell.start("show", "--follow", submitted(shell, "steps.climb", str(gate)))
+    assert process.stdout
+    while not process.stdout.readline().startswith("partial result"):
+        assert process.poll() is None
+    cluster.master.kill()
+    cluster.master.start()
+    gate.touch()
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, err) == (Exit.FAILED, "")
+    assert "slipped" in out and out.splitlines()[-1].startswith("failed")
+
+
 def test_on_a_terminal_progress_is_drawn(shell: Shell, tmp_path: Path) -> None:
     task_id = submitted(shell, "steps.climb", str(tmp_path / "gate"))
     ours, theirs = pty.openpty()

@@ -6,6 +6,7 @@
 Both outlive restarts, and are said twice with the effect of once.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ def drain_command(names: tuple[str, ...], wait: bool, timeout: float | None, as_
     with asking() as ask:
         switched = ask(Drain([*dict.fromkeys(names)]))
         code = _tell("worker", names, "drained", switched, as_json)
+        sys.stdout.flush()
         if wait:
             _await_idle(ask, set(names) - set(switched.unknown), timeout)
     return code
