@@ -31,8 +31,8 @@ from qdistd.model import (
 from qdistd.upkeep import Backup, Piece, Purge, Purged
 from qdistd.views import QueueView, ScheduleView, TaskView, WorkerView
 
-VERSION = 1
-"""Grows when a verb changes its meaning; `Hello` and `Welcome` exchange it."""
+VERSION = 2
+"""Grows when one side must know what the other one understands: see `neighbours`. Goes with `Hello` and `Welcome`."""
 
 LONGEST_POLL = 60.0
 """Seconds a long poll may be parked: short enough that a vanished peer is found out by the next one."""

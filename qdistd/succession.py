@@ -21,7 +21,7 @@ import msgspec
 
 from qdistd.errors import Refused
 
-VERSION = 1
+VERSION = 2
 """Of an `Estate` and of all that is written in it: an image can go on only where the one before has the same."""
 
 VARIABLE = "QDIST_ESTATE"

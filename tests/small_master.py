@@ -31,7 +31,7 @@ class SmallMaster:
     Those named in `merge` are the task that stands there.
     """
 
-    def __init__(self, *, quick: bool = False, payload: int = 64 * 1024) -> None:
+    def __init__(self, *, quick: bool = False, payload: int = 64 * 1024, version: int = say.VERSION) -> None:
         self.quick = quick
         self.hold = False
         self.deaf = False
@@ -45,6 +45,7 @@ class SmallMaster:
         self.connections = 0
         self.address = Address()
         self._payload = payload
+        self._version = version
         self._guests: dict[Peer, Guest] = {}
         self._changed = asyncio.Event()
         self._decoders = {word: msgspec.msgpack.Decoder(verb.question) for word, verb in say.VERBS.items()}
@@ -97,7 +98,7 @@ class SmallMaster:
         self._changed.set()
         match asked:
             case say.Hello():
-                peer.answer(number, say.Welcome(say.VERSION, 30.0, 5.0, self._payload, 1024 * 1024, 0.0))
+                peer.answer(number, say.Welcome(self._version, 30.0, 5.0, self._payload, 1024 * 1024, 0.0))
             case say.Submit():
                 self._submit(peer, number, asked)
             case say.Wait():

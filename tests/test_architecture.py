@@ -12,7 +12,7 @@ FLOORS = (
     ("calendar", "cgroup", "durable", "errors", "events", "metrics", "model", "systemd", "tasks", "zones"),
     ("address", "call", "control", "detach", "logs", "pulse", "shares", "succession", "upkeep", "views"),
     ("child", "lifecycle", "store", "config", "protocol", "daemon"),
-    ("broker", "pool", "wire"),
+    ("broker", "neighbours", "pool", "wire"),
     ("client", "master", "worker"),
     ("__init__", "cli", "programs"),
     ("__main__",),

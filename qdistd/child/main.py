@@ -35,7 +35,7 @@ RATHER_US = "500"
 
 def main(text: str) -> None:
     """Be a child. `text` is a `Setup` as JSON."""
-    setup = msgspec.json.decode(text, type=Setup)
+    setup = _read(text)
     del sys.argv[1:]  # they are ours, and a user's module may look at them
     _bind_to(setup.life)
     enclose()
@@ -53,6 +53,14 @@ def main(text: str) -> None:
     conveyor.put(READY, Outcome.SUCCEEDED, msgspec.json.encode(Ready(catalog.broken)), time.time(), 0, cpu, 0)
     runner = Runner(catalog, STAGE, setup.result, setup.memory, setup.shares)
     _work(conveyor, runner, scale, voice, STAGE)
+
+
+def _read(text: str) -> Setup:
+    """What the pool has written. The files of a program may be replaced while it runs, and then the two do not fit."""
+    try:
+        return msgspec.json.decode(text, type=Setup)
+    except msgspec.ValidationError as error:
+        sys.exit(f"the qdist on the disk is not the version of this worker: restart the worker ({error})")
 
 
 def _work(conveyor: Conveyor, runner: Runner, scale: Scale, voice: Voice, stage: Stage) -> None:

@@ -26,6 +26,7 @@ from qdistd.client.outbox import Batch, Entry, Outbox, Refusals
 from qdistd.client.watchlist import Watchlist
 from qdistd.errors import InternalError, Overloaded, QdistError, Refused, Unavailable, again, from_wire
 from qdistd.model import IdMaker
+from qdistd.neighbours import hold_back
 from qdistd.protocol import LARGEST_BATCH, Accepted, Finished, Hello, Refusal, Submit, Wait, Welcome
 from qdistd.wire.link import Link
 from qdistd.wire.network import Network
@@ -188,14 +189,18 @@ class Session:
         if link is None:
             return
         for batch in self.outbox.fly(MOST_REQUESTS):
-            answer = link.call(Submit(batch.tasks, batch.watch, batch.parcel is not None))
-            answer.add_done_callback(partial(self._answered, link, batch))
+            submit = Submit(batch.tasks, batch.watch, batch.parcel is not None)
+            held_back = hold_back(submit, self.welcome.version) if self.welcome else []
+            link.call(submit).add_done_callback(partial(self._answered, link, batch, held_back))
 
-    def _answered(self, link: Link, batch: Batch, answer: asyncio.Future[Any]) -> None:
+    def _answered(self, link: Link, batch: Batch, held_back: list[Refusal], answer: asyncio.Future[Any]) -> None:
         error = _error_of(answer)
         if link is not self._link or isinstance(error, Unavailable):
             return  # the link broke: the next one carries this batch again
-        refused = self._accept(batch, answer.result()) if error is None else [(entry, error) for entry in batch.entries]
+        if error is None:
+            refused = self._accept(batch, answer.result(), held_back)
+        else:
+            refused = [(entry, error) for entry in batch.entries]
         later = self._postpone(batch, refused) if refused else []
         self.outbox.land(batch, later)
         if len(refused) > len(later):
@@ -203,9 +208,10 @@ class Session:
         self._acknowledged()
         self.pump()
 
-    def _accept(self, batch: Batch, accepted: Accepted) -> list[Unstored]:
+    def _accept(self, batch: Batch, accepted: Accepted, held_back: list[Refusal]) -> list[Unstored]:
         """Take note of what is stored. What is not, and why."""
-        refused = _pair(batch, accepted.refused) if accepted.refused else []
+        refusals = held_back + accepted.refused
+        refused = _pair(batch, refusals) if refusals else []
         if refused and batch.parcel is not None:
             return refused
         left = {entry for entry, _ in refused}

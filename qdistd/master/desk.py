@@ -15,12 +15,14 @@ from qdistd.broker import Broker, Seat
 from qdistd.errors import QdistError
 from qdistd.events import Event, told
 from qdistd.master.guest import Guest
+from qdistd.master.inputs import closed
 from qdistd.master.keeper import Keeper
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.people import People
 from qdistd.master.watchers import Read, Watchers
 from qdistd.master.writer import Job, Writer
 from qdistd.model import Grant, Merged
+from qdistd.neighbours import LIFE
 from qdistd.protocol import UNREADABLE, VERBS, Role, Verb
 from qdistd.store import Store, WorkerRow
 from qdistd.wire.server import Peer
@@ -116,6 +118,7 @@ class Desk:
             self._log.info("worker %s is gone%s", seat.row.name, words, extra=extra)
 
     def _hello(self, guest: Guest, number: int, hello: say.Hello) -> None:
+        guest.version = hello.version
         if hello.kind != "worker":
             guest.peer.answer(number, self._welcome())
         elif not _may(guest.peer, VERBS["lease"]):
@@ -242,7 +245,7 @@ class Desk:
         def answer(grants: list[Grant]) -> None:
             grants = guest.take_grants() + grants
             if grants or lease.seconds <= 0:
-                guest.peer.answer(number, say.Granted(grants, _orders(seat)))
+                guest.peer.answer(number, self._granted(guest, seat, grants))
             elif self._has_work(seat, lease):
                 self._lease(guest, number, lease)  # work came later in the transaction that found none
             else:
@@ -281,7 +284,14 @@ class Desk:
         self._leave_lobby(guest)
         number = guest.unpark_lease()
         if number is not None and guest.seat is not None:
-            guest.peer.answer(number, say.Granted(guest.take_grants(), _orders(guest.seat)))
+            guest.peer.answer(number, self._granted(guest, guest.seat, guest.take_grants()))
+
+    def _granted(self, guest: Guest, seat: Seat, grants: list[Grant]) -> say.Granted:
+        if guest.version < LIFE:
+            grants, ends = closed(grants)
+            if ends:
+                self._do(lambda: self._broker.report(seat, ends))
+        return say.Granted(grants, _orders(seat))
 
     def _leave_lobby(self, guest: Guest) -> None:
         if guest.lease is not None and guest.lease[1] is not None:

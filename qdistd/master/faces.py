@@ -18,6 +18,7 @@ import msgspec
 from qdistd.broker import Broker, Seat
 from qdistd.call import encode_failure
 from qdistd.errors import QdistError, Refused
+from qdistd.master.inputs import call_of
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.master.writer import Job, Writer
 from qdistd.model import Failure, Grant, IdMaker, Outcome, Result, Settlement, Task
@@ -246,7 +247,7 @@ class Faces:
             visitor.peer.stock_error("Empty")
             return
         try:
-            args, kwargs = _call_of(grants[0].payload, self._compat().limits)
+            args, kwargs = call_of(grants[0], self._compat().limits)
         except QdistError as error:
             self._fail_task(visitor, grants[0], f"the arguments of {grants[0].name!r} are not plain data: {error}")
             return
@@ -368,10 +369,3 @@ def _get_call(block: bool = True, timeout: float | None = None) -> Call:
     if timeout is not None and not isinstance(timeout, int | float):
         raise Refused(f"a timeout is a number of seconds, not {timeout!r}")
     return Call(None, bool(block), timeout)
-
-
-def _call_of(payload: bytes, limits: plain.Limits) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    call = plain.decode(payload, limits)
-    if not (isinstance(call, tuple) and len(call) == 2 and isinstance(call[0], tuple) and isinstance(call[1], dict)):
-        raise Refused("the payload is no call")
-    return call

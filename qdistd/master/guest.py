@@ -10,7 +10,7 @@ from collections.abc import Callable
 from qdistd.broker import Seat
 from qdistd.master.lobby import Parked
 from qdistd.model import Grant, Result
-from qdistd.protocol import Finished
+from qdistd.protocol import VERSION, Finished
 from qdistd.wire.server import Peer
 
 PENDING_BYTES = 8 * 1024 * 1024
@@ -39,6 +39,8 @@ class Guest:
         self.seat: Seat | None = None
         self.lease: tuple[int, Parked | None, asyncio.TimerHandle] | None = None
         self.watched: set[bytes] = set()
+        self.version = VERSION
+        """Of the protocol, as its hello says: what may be said to it, see `neighbours`."""
         self.token = b""
         """The worker incarnation that said hello here."""
         self._loop = loop

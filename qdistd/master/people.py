@@ -10,6 +10,7 @@ from qdistd.broker import Broker, Flow, Live, Seat
 from qdistd.errors import NotFound
 from qdistd.master.guest import Guest
 from qdistd.model import State, id_text
+from qdistd.neighbours import state_for, view_for
 from qdistd.store import Page, Store
 from qdistd.views import QueueView, TaskView
 
@@ -54,14 +55,14 @@ class People:
     def _cancel(self, guest: Guest, number: int, cancel: say.Cancel) -> None:
         def answer(done: tuple[dict[bytes, State], list[Seat]]) -> None:
             states, seats = done
-            guest.peer.answer(number, _cancelled(cancel.ids, states))
+            guest.peer.answer(number, _cancelled(guest, cancel.ids, states))
             self._ordered(seats)
 
         self._put(guest, number, lambda: self._broker.cancel(cancel.ids), answer, len(cancel.ids))
 
     def _retry(self, guest: Guest, number: int, retry: say.Retry) -> None:
         def answer(states: dict[bytes, State]) -> None:
-            guest.peer.answer(number, _cancelled(retry.ids, states))
+            guest.peer.answer(number, _cancelled(guest, retry.ids, states))
 
         self._put(guest, number, lambda: self._broker.retry(retry.ids), answer, len(retry.ids))
 
@@ -72,13 +73,14 @@ class People:
                 raise NotFound(f"there is no task {id_text(show.id)}: it never came, or its retention is over")
             return replace(_live(view, self._broker.live(view.id, view.attempt)), why=self._broker.why(view))
 
-        self._put(guest, number, run, lambda view: guest.peer.answer(number, view))
+        self._put(guest, number, run, lambda view: guest.peer.answer(number, view_for(guest.version, view)))
 
     def _list(self, guest: Guest, number: int, ask: say.List) -> None:
         page = Page(ask.states, ask.queue, ask.name, ask.before, ask.limit)
 
         def answer(found: tuple[list[TaskView], int]) -> None:
-            guest.peer.answer(number, say.Listed(*found))
+            views, before = found
+            guest.peer.answer(number, say.Listed([view_for(guest.version, view) for view in views], before))
 
         self._put(guest, number, lambda: self._store.page(page), answer, ask.limit)
 
@@ -140,5 +142,6 @@ def queue_views(store: Store, flow: Flow) -> list[QueueView]:
     ]
 
 
-def _cancelled(ids: Iterable[bytes], states: dict[bytes, State]) -> say.Cancelled:
-    return say.Cancelled(states, [task_id for task_id in ids if task_id not in states])
+def _cancelled(guest: Guest, ids: Iterable[bytes], states: dict[bytes, State]) -> say.Cancelled:
+    known = {task_id: state_for(guest.version, state) for task_id, state in states.items()}
+    return say.Cancelled(known, [task_id for task_id in ids if task_id not in states])

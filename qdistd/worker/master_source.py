@@ -25,6 +25,7 @@ import msgspec
 from qdistd.address import Address
 from qdistd.errors import QdistError, Unavailable
 from qdistd.model import Said, Settlement
+from qdistd.neighbours import LIFE, settlements_for
 from qdistd.protocol import LARGEST_BATCH, LONGEST_POLL, Bye, Granted, Hello, Lease, Relabel, Report, Reported, Welcome
 from qdistd.wire.caller import ANSWER_DEADLINE
 from qdistd.wire.link import Link
@@ -93,7 +94,7 @@ class MasterSource:
         except BaseException:
             link.abort("the greeting failed")
             raise
-        telling = Telling(labels, self._labels)
+        telling = Telling(labels, self._labels, heard=welcome.version >= LIFE)
         return MasterConversation(link, welcome, settings, self._hands, telling, self._ring)
 
     def _compare(self, address: Address, epoch: bytes) -> None:
@@ -127,18 +128,22 @@ class MasterSource:
 
 
 class Telling:
-    """What a master knows of our labels. `told` with the hello; `labels`: what they are now."""
+    """What a master knows of our labels. `told` with the hello; `labels`: what they are now.
 
-    def __init__(self, told: Relabel, labels: Callable[[], Relabel]) -> None:
+    `heard`: whether it knows what labels are. One of the version before does not.
+    """
+
+    def __init__(self, told: Relabel, labels: Callable[[], Relabel], *, heard: bool) -> None:
         self._told = told
         self._labels = labels
+        self._heard = heard
         self.under_way = False
         """Whether it has not yet confirmed what it was told last."""
 
     def news(self) -> Relabel | None:
         """What it is to be told now."""
         labels = self._labels()
-        if self.under_way or labels == self._told:
+        if not self._heard or self.under_way or labels == self._told:
             return None
         self._told = labels
         self.under_way = True
@@ -234,7 +239,8 @@ class MasterConversation:
         self._reporting = True
         self._reported_at = now
         limit = self._welcome.result
-        report = Report([fitting(item, limit) for item in batch], said)
+        settled = settlements_for(self._welcome.version, [fitting(item, limit) for item in batch])
+        report = Report(settled, said)
         self._ask(report, partial(self._reported, batch))
 
     def _news(self, now: float, *, ending: bool) -> list[Said]:
