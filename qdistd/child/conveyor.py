@@ -1,19 +1,13 @@
 """The child's ends of the pipes."""
 
 import errno
-import fcntl
 import os
 import select
-import signal
 import sys
 import threading
 from typing import NamedTuple
 
 from qdistd.child.frames import CUT_OFF, READ_SIZE, READY, RESULT, TASK, TICKET, Care, Setup
-
-OURS = signal.SIGRTMAX
-"""The mark of our pipe: the signal that it would send, were it asked to. What a task has opened in its place, and must
-not be written to, has none; to ask costs a quarter of what fstat(2) does."""
 
 _CARES = tuple(Care)
 """By their numbers: asking the enumeration for one takes ten times as long."""
@@ -38,7 +32,7 @@ class Conveyor:
 
     def __init__(self, setup: Setup) -> None:
         self._tasks, self._tickets, self._results = setup.tasks, setup.tickets, setup.results
-        fcntl.fcntl(self._results, fcntl.F_SETSIG, OURS)
+        self._pipe = _identity(self._results)
         self._arrival = select.poll()
         self._arrival.register(self._tickets, select.POLLIN)
         self._ahead = bytearray()
@@ -71,7 +65,7 @@ class Conveyor:
     def _write(self, frame: bytes) -> None:
         rest = memoryview(frame)
         with self._turn:
-            if fcntl.fcntl(self._results, fcntl.F_GETSIG) != OURS:
+            if _identity(self._results) != self._pipe:  # what a task has opened in its place is not to be written to
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             while rest:
                 rest = rest[os.write(self._results, rest) :]
@@ -106,3 +100,9 @@ class Conveyor:
             if not data:
                 raise EOFError("the pool has closed the tasks in the middle of one")
             self._ahead += data
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    """What makes it this file and no other. OSError where there is none."""
+    file = os.fstat(descriptor)
+    return file.st_dev, file.st_ino
