@@ -366,7 +366,8 @@ class SqliteStore:
         self._db.execute("INSERT INTO tally SELECT queue, state, count(*) FROM task GROUP BY queue, state")
         self._db.execute("DELETE FROM place")
         self._db.execute(
-            "INSERT INTO place SELECT queue, ckey, count(*) FROM task JOIN special USING(seq)"
-            " WHERE ckey <> '' AND state IN (1, 2) GROUP BY queue, ckey"
+            "INSERT INTO place SELECT substr(queue, 1, instr(queue || char(10), char(10)) - 1), ckey, count(*) FROM task"
+            " JOIN special USING(seq)"
+            " WHERE ckey <> '' AND state IN (1, 2) GROUP BY 1, 2"
         )
         self._load_tally()
