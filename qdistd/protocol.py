@@ -40,6 +40,9 @@ LONGEST_POLL = 60.0
 LARGEST_BATCH = 1000
 """Tasks, ids or settlements in one request: bounds the length of one transaction."""
 
+MOST_LINKS = 10_000
+"""Predecessors that the tasks of one `Submit` name together: each is looked up and written down, some 20 µs."""
+
 MOST_QUEUES = 10_000
 """Queues that one worker may serve: each is looked at with every lease."""
 
@@ -54,7 +57,9 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Token = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Ids = Annotated[list[TaskId], msgspec.Meta(max_length=LARGEST_BATCH)]
-QueueNames = Annotated[list[Name], msgspec.Meta(max_length=MOST_QUEUES)]
+QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[^\n]*\Z")]
+"""In a store a line break after it begins the labels that tasks require."""
+QueueNames = Annotated[list[QueueName], msgspec.Meta(max_length=MOST_QUEUES)]
 Troubles = Annotated[list[Annotated[str, msgspec.Meta(max_length=500)]], msgspec.Meta(max_length=100)]
 Poll = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_POLL)]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 
 from qdistd.broker import Seat
@@ -10,7 +11,7 @@ from qdistd.broker.kin import AT_ONCE
 from qdistd.broker.late import Live
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.model import Grant, Outcome, Progress, Said, Settlement, State, Task
-from qdistd.protocol import Hello
+from qdistd.protocol import MOST_LINKS, Hello, Lease
 from qdistd.store import WorkerRow, open_store
 from tests.household import Clocks, House
 
@@ -220,7 +221,44 @@ def test_a_limit_that_is_lifted_frees_a_bounded_number_of_tasks_of_all_keys_toge
     assert house.store.ready("default") == 30 * AT_ONCE // 10
 
 
+def test_a_submit_names_no_more_predecessors_than_a_transaction_can_look_at(house: House) -> None:
+    known = house.submit(1000)
+    tasks = [Task(bytes([number]) * 16, "n", b"", after=tuple(known)) for number in range(MOST_LINKS // 1000 + 1)]
+    with house.change() as broker:
+        assert {refusal.code for refusal in broker.submit([*tasks, Task(b"p" * 16, "n", b"")])} == {"refused"}
+        assert broker.submit(tasks[1:]) == []
+    assert house.store.count("default", State.BLOCKED) == MOST_LINKS // 1000
+
+
+def test_labels_that_nobody_has_cost_others_nothing_and_are_forgotten_with_their_tasks(house: House) -> None:
+    ids = [house.submit(1, requires=(f"only {number}", "x"))[0] for number in range(100)]
+    seat = house.hello("a")
+    assert house.store.lanes("default", seat.labels) == {}
+    with house.change() as broker:
+        broker.relabel(seat, ["x", "only 7"], [])
+    assert [grant.id for grant in house.lease(seat, 9)] == [ids[7]]
+    cancel(house, *ids[:7], *ids[8:])
+    assert not any(house.store._tally._lanes.values())  # type: ignore[attr-defined]
+
+
+def test_a_queue_with_a_rate_and_tasks_that_nobody_can_take_is_not_looked_at_with_each_transaction(
+    house: House,
+) -> None:
+    house = again(house, queues={"default": QueueLimits(rate=(5, 1.0))})
+    house.submit(1, requires=("gpu",))
+    house.broker.ready.clear()
+    house.submit(1, queue="other")
+    assert house.broker.ready == {"other"}
+
+
 # -- what an enemy says
+
+
+def test_a_worker_gets_no_tasks_by_the_name_of_a_queue_with_labels(house: House) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(Lease(["default\ngpu"], 1)), type=Lease)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(Lease(["default\n"], 1)), type=Lease)
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "a\0"])

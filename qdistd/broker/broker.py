@@ -173,7 +173,7 @@ class Broker(Leases):
         agenda = self._agenda
         due, expiry = agenda.monotonic(agenda.next_due), agenda.monotonic(agenda.next_expiry)
         agenda.alarm = min(due, expiry, self._seats.next_deadline(), self._purge_at, now + LONGEST_NAP)
-        self._tidy_up()
+        self._tidy_up(at_tick=True)
         agenda.alarm = max(now, agenda.alarm)
         return agenda.alarm
 

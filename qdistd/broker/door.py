@@ -16,8 +16,10 @@ from qdistd.broker.agenda import Agenda
 from qdistd.broker.flow import QueueLimits
 from qdistd.broker.kin import cancel_for
 from qdistd.model import Merged, State, Task, id_text
-from qdistd.protocol import Refusal
+from qdistd.protocol import MOST_LINKS, Refusal
 from qdistd.store import Arrival, Store, special
+
+_TOO_MANY_LINKS = f"the tasks of one submit come after {MOST_LINKS:,} others together at most: send fewer at once"
 
 WAITING = (State.READY, State.SCHEDULED, State.BLOCKED)
 """States that count for the limit of a queue."""
@@ -136,8 +138,7 @@ class Door:
     def _queued(self) -> int:
         if not self._bounds().queued:
             return 0
-        counts = self._store.counts().values()
-        return sum(count.get(state, 0) for count in counts for state in WAITING)
+        return self._store.total(WAITING)
 
     def _hint(self, limit: int) -> float:
         pace = self._pace()
@@ -148,10 +149,12 @@ class Door:
         """Tasks that come after ones that nobody has heard of, or that are refused themselves."""
         if not any(task.after for task in tasks):
             return []
+        if sum(len(task.after) for task in tasks) > MOST_LINKS:
+            return [Refusal(task.id, "refused", _TOO_MANY_LINKS) for task in tasks if task.after]
         refusals = []
         came: set[bytes] = set()
         for task in tasks:
-            missing = [needs for needs in task.after if needs in refused or not self._is_there(needs, came)]
+            missing = [needs for needs in task.after if needs in refused or not self._is_there(needs, came)][:1]
             if missing and task.id not in refused and not self._store.states([task.id]):
                 why = f"{task.name} comes after the task {id_text(missing[0])}, which this master does not have"
                 refusals.append(Refusal(task.id, "not-found", why))
@@ -160,7 +163,12 @@ class Door:
         return refusals
 
     def _is_there(self, task_id: bytes, came: set[bytes]) -> bool:
-        return task_id in came or bool(self._store.states([task_id])) or self._store.bonds.merged(task_id) is not None
+        if task_id in came:
+            return True
+        there = bool(self._store.states([task_id])) or self._store.bonds.merged(task_id) is not None
+        if there:
+            came.add(task_id)
+        return there
 
     # -- what is taken
 
@@ -185,7 +193,7 @@ class Door:
             self.merged.append(Merged(task.id, other))
             return
         expires = now + task.expires if task.expires else 0.0
-        real = [self._store.bonds.merged(needs) or needs for needs in task.after]
+        real = self._real(task.after)
         needs, broken = self._needs(task, dict.fromkeys(real))
         places = tuple(map(list(dict.fromkeys(real)).index, real)) if task.take and len(needs) < len(real) else ()
         state = arrival.state
@@ -207,6 +215,11 @@ class Door:
         if task.coalesce and found[1] is not State.LEASED:
             self._store.bonds.coalesce(found[0], task.payload)
         return found[0]
+
+    def _real(self, after: Sequence[bytes]) -> list[bytes]:
+        """The tasks that these ids stand for."""
+        there = self._store.states(after)
+        return [needs if needs in there else self._store.bonds.merged(needs) or needs for needs in after]
 
     def _needs(
         self, task: Task, real: Iterable[bytes]

@@ -95,15 +95,12 @@ class Leases(Ledger):
         """How many tasks of the queue this worker could lease now."""
         if seat.drained:
             return 0
-        lanes = self.store.lanes(queue)
-        ready = self.store.ready(queue)
-        if ready and lanes:
-            ready -= sum(tasks for lane, tasks in lanes.items() if not seat.can_take(lane))
+        ready = self.store.ready(queue, seat.labels)
         return min(ready, self.flow.room(queue, idle)) if ready > 0 else 0
 
     def _take(self, seat: Seat, queue: str, count: int) -> list[Grant]:
         now = self._now()
-        lanes = ["", *(lane for lane in self.store.lanes(queue) if seat.can_take(lane))]
+        lanes = ["", *self.store.lanes(queue, seat.labels)]
         seat.number = seat.number or self.store.worker(seat.row, now)
         leased = self.store.lease(queue, count, seat.number, now, lanes)
         grants = [self._grant(seat, one) for one in self._with_inputs(leased)]

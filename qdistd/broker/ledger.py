@@ -127,14 +127,14 @@ class Ledger:
         self._seats.add(seat)
         self._agenda.alarm = min(self.alarm, seat.deadline)
 
-    def _tidy_up(self) -> None:
+    def _tidy_up(self, *, at_tick: bool = False) -> None:
         """At the end of whatever may have ended tasks, or brought some."""
         self._kin.settle(self._now())
         for queue, at in self.flow.opens():
             if at:
                 self._agenda.wake(at)
-            else:
-                self.ready.add(queue)
+            elif at_tick:
+                self.ready.add(queue)  # else the alarm has woken for it, or somebody has been woken for the task
 
     def _ending(self, claim: Claim, settlement: Settlement) -> Ending:
         policy, now = self.settings.policy, self._now()

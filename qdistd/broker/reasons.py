@@ -1,6 +1,6 @@
 """Why tasks do not run, for people: of one task, and of all that nobody can take."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from qdistd.broker.flow import Flow
 from qdistd.broker.seats import Seat
@@ -9,17 +9,19 @@ from qdistd.protocol import Stuck
 from qdistd.store import Store
 from qdistd.views import TaskView
 
+MOST_LINES = 1000
+"""Queues, with the labels that their tasks require, that `stuck` looks at: more than anybody reads."""
+
 
 def stuck(store: Store, flow: Flow, seats: Iterable[Seat]) -> list[Stuck]:
     """Ready tasks that no worker can take, by queue and the labels they require, and why."""
     here = [seat for seat in seats if not seat.row.stock and not seat.gone]
     found = []
-    for queue in sorted(store.counts()):
-        for lane, tasks in _lanes(store, queue).items():
-            requires = lane.split("\n") if lane else []
-            reason = _obstacle(queue, requires, flow, here)
-            if tasks and reason:
-                found.append(Stuck(queue, requires, tasks, reason))
+    for queue, lane, tasks in sorted(store.lines(MOST_LINES)):
+        requires = lane.split("\n") if lane else []
+        reason = _obstacle(queue, requires, flow, here)
+        if reason:
+            found.append(Stuck(queue, requires, tasks, reason))
     return found
 
 
@@ -37,11 +39,6 @@ def why(view: TaskView, store: Store, flow: Flow, seats: Iterable[Seat]) -> str:
     here = [seat for seat in seats if not seat.row.stock and not seat.gone]
     obstacle = _obstacle(view.queue, view.requires, flow, here) or _why_full(view.queue, flow)
     return obstacle or "no worker that could take it has room yet"
-
-
-def _lanes(store: Store, queue: str) -> Mapping[str, int]:
-    lanes = store.lanes(queue)
-    return {"": store.ready(queue) - sum(lanes.values()), **lanes}
 
 
 def _obstacle(queue: str, requires: list[str], flow: Flow, here: list[Seat]) -> str:

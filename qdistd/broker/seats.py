@@ -84,10 +84,6 @@ class Seat:
             *(self.queues, self.since, self.seen, sorted(self.labels), self.troubles, self.drained),
         )
 
-    def can_take(self, lane: str) -> bool:
-        """Whether it has all the labels of this lane."""
-        return self.labels.issuperset(lane.split("\n"))
-
 
 class Seats:
     """All seats, by token."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from qdistd.errors import QdistError, again
 from qdistd.model import Result, Task
-from qdistd.protocol import LARGEST_BATCH
+from qdistd.protocol import LARGEST_BATCH, MOST_LINKS
 
 BATCH_BYTES = 1024 * 1024
 """Payload in one request, unless a single task has more: some milliseconds of a gigabit line."""
@@ -143,13 +143,14 @@ class Outbox:
         if isinstance(waiting[0], Parcel):
             return _whole(waiting.popleft())
         batch = Batch(waiting[0].watch)
-        entries, tasks, size = batch.entries, batch.tasks, 0
+        entries, tasks, size, links = batch.entries, batch.tasks, 0, 0
         while waiting and len(tasks) < LARGEST_BATCH and waiting[0].watch is batch.watch:
             task = waiting[0].task
             if task is None:  # a parcel, which travels alone
                 break
             size += len(task.payload)
-            if size > BATCH_BYTES and tasks:
+            links += len(task.after)
+            if tasks and (size > BATCH_BYTES or links > MOST_LINKS):
                 break
             batch.size = size
             tasks.append(task)

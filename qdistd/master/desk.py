@@ -205,7 +205,7 @@ class Desk:
             if submit.watch:
                 self._watch(guest, real, [*read.unknown, *(refusal.id for refusal in accepted.refused)], read)
 
-        self._put(guest, number, run, answer, len(ids))
+        self._put(guest, number, run, answer, sum(1 + len(task.after) for task in submit.tasks))
 
     def _wait(self, guest: Guest, number: int, wait: say.Wait) -> None:
         ids = list(dict.fromkeys([*wait.ids, *guest.take_overflow(wait.limit)]))

@@ -77,12 +77,17 @@ class Lobby:
 
     def _serve_queue(self, queue: str) -> Iterable[Callable[[], None]]:
         line = list(self._waiting.get(queue, ()))
+        vain: set[object] = set()
         for place, parked in enumerate(line):
+            kind = parked.seat.labels, parked.seat.drained, parked.idle > 0
+            if kind in vain:
+                continue
             if not self._broker.store.ready(queue) or not self._broker.flow.room(queue, idle=1):
                 return
             ready = self._broker.open(parked.seat, queue, parked.idle)
-            if ready <= 0:
-                continue  # it lacks a label, or is drained: perhaps the next one
+            if ready <= 0:  # it lacks a label, or is drained: perhaps the next one that is not like it
+                vain.add(kind)
+                continue
             share = -(-ready // (len(line) - place))
             self.leave(parked)
             self._served[parked] = None

@@ -286,14 +286,20 @@ class Store(Protocol):
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         """Queue → state → number of tasks, exact at this moment, without touching the disk."""
 
-    def ready(self, queue: str) -> int:
-        """How many tasks of the queue may run now."""
+    def ready(self, queue: str, labels: Collection[str] | None = None) -> int:
+        """How many tasks of the queue may run now; `labels`: where somebody is who has these and no others."""
 
-    def lanes(self, queue: str) -> Mapping[str, int]:
-        """Of these, those that require labels: lane → tasks."""
+    def lanes(self, queue: str, labels: Collection[str]) -> Mapping[str, int]:
+        """Of these, those that require some: lane → tasks."""
+
+    def lines(self, most: int) -> Iterable[tuple[str, str, int]]:
+        """Some of the lines with ready tasks: (queue, lane, tasks)."""
 
     def count(self, queue: str, state: State) -> int:
         """How many tasks of the queue are in that state."""
+
+    def total(self, states: Iterable[State]) -> int:
+        """How many tasks of all queues are in these states."""
 
     def worker(self, worker: WorkerRow, now: float) -> int:
         """The row number of this incarnation, made on first sight."""

@@ -123,7 +123,7 @@ class SqliteBonds:
 
     def blocked(self) -> int:
         """See `Bonds`."""
-        return self._tally.blocked
+        return self._tally.totals[State.BLOCKED]
 
     def dependents(self, task_id: bytes, limit: int, *, succeeded: bool) -> list[Dependent]:
         """See `Bonds`."""
@@ -197,7 +197,7 @@ class SqliteBonds:
 
     def held_keys(self) -> list[tuple[str, str]]:
         """See `Bonds`."""
-        return self._db.execute("SELECT DISTINCT queue, ckey FROM held").fetchall() if self._tally.blocked else []
+        return self._db.execute("SELECT DISTINCT queue, ckey FROM held").fetchall() if self.blocked() else []
 
     # -- unique tasks
 

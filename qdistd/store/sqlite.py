@@ -7,7 +7,7 @@ Statements run on the caller's thread; only `commit` may run on another one, whi
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -192,7 +192,7 @@ class SqliteStore:
     def realign(self, ahead: float) -> None:
         change = "UPDATE task SET run_at = at + ? WHERE at IS NOT NULL AND attempt = 0 AND"
         self._change(f"{change} state = 0", (ahead,))
-        if self._tally.blocked:
+        if self.bonds.blocked():
             self._change(f"{change} state = 7 AND seq IN (SELECT seq FROM special WHERE blockers > 0)", (ahead,))
 
     def latest(self) -> float:
@@ -274,14 +274,20 @@ class SqliteStore:
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         return self._tally.counts()
 
-    def ready(self, queue: str) -> int:
-        return self._tally.count(queue, State.READY)
+    def ready(self, queue: str, labels: Collection[str] | None = None) -> int:
+        return self._tally.count(queue, State.READY) if labels is None else self._tally.ready_for(queue, labels)
 
-    def lanes(self, queue: str) -> Mapping[str, int]:
-        return self._tally.lanes(queue)
+    def lanes(self, queue: str, labels: Collection[str]) -> Mapping[str, int]:
+        return self._tally.lanes_for(queue, labels)
+
+    def lines(self, most: int) -> Iterable[tuple[str, str, int]]:
+        return self._tally.ready_lines(most)
 
     def count(self, queue: str, state: State) -> int:
         return self._tally.count(queue, state)
+
+    def total(self, states: Iterable[State]) -> int:
+        return sum(self._tally.totals[state] for state in states)
 
     def size(self) -> int:
         pages = self._db.execute("PRAGMA page_count").fetchone()[0]
@@ -366,8 +372,8 @@ class SqliteStore:
         self._db.execute("INSERT INTO tally SELECT queue, state, count(*) FROM task GROUP BY queue, state")
         self._db.execute("DELETE FROM place")
         self._db.execute(
-            "INSERT INTO place SELECT substr(queue, 1, instr(queue || char(10), char(10)) - 1), ckey, count(*) FROM task"
-            " JOIN special USING(seq)"
+            "INSERT INTO place SELECT substr(queue, 1, instr(queue || char(10), char(10)) - 1), ckey, count(*)"
+            " FROM task JOIN special USING(seq)"
             " WHERE ckey <> '' AND state IN (1, 2) GROUP BY 1, 2"
         )
         self._load_tally()

@@ -8,7 +8,8 @@ row in vain.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from qdistd.model import State
@@ -45,30 +46,26 @@ class Tally:
     def __init__(self) -> None:
         self._tasks: Counter[Kind] = Counter()
         self._places: Counter[Key] = Counter()
-        self._lanes: dict[str, set[str]] = {}
-        """The lines of a queue that require labels, by their lanes."""
-        self.blocked = 0
-        """Tasks of all queues that wait for others."""
+        self._laned: Counter[Kind] = Counter()
+        """Of each queue, those of its tasks that require labels."""
+        self._lanes: dict[str, dict[str, dict[str, int]]] = {}
+        """Ready ones of them, by queue, first label, and lane: so nobody looks at lanes that he has no label for."""
+        self.totals: Counter[State] = Counter()
+        """Tasks of all queues."""
         self._moved: set[Kind] = set()
         self._moved_places: set[Key] = set()
         self.loose: dict[Key, None] = {}
 
     def load(self, tasks: Iterable[tuple[str, int, int]], places: Iterable[tuple[str, str, int]]) -> None:
         """Begin anew with what the disk says: (line, state, tasks), (queue, key, tasks)."""
-        self._tasks = Counter({(line, State(state)): number for line, state, number in tasks})
+        for counts in (self._tasks, self._laned, self._lanes, self.totals):
+            counts.clear()
+        for line, state, number in tasks:
+            self.add(line, State(state), number)
         self._places = Counter({(queue, key): number for queue, key, number in places})
-        self.blocked = sum(number for (_, state), number in self._tasks.items() if state is State.BLOCKED)
-        self._lanes = {}
-        for line, _ in self._tasks:
-            self._note_lane(line)
         self._moved.clear()
         self._moved_places.clear()
         self.loose.clear()
-
-    def _note_lane(self, line: str) -> None:
-        queue, lane = split(line)
-        if lane:
-            self._lanes.setdefault(queue, set()).add(lane)
 
     # -- changes
 
@@ -81,12 +78,24 @@ class Tally:
         """So many tasks more in a state (or, negative, less)."""
         self._tasks[line, state] += number
         self._moved.add((line, state))
-        if state is State.BLOCKED:
-            self.blocked += number
+        self.totals[state] += number
         if "\n" in line:
-            self._note_lane(line)
+            self._add_to_lane(*split(line), state, number)
         if key and state in _HOLDING:
             self._hold((split(line)[0], key), number)
+
+    def _add_to_lane(self, queue: str, lane: str, state: State, number: int) -> None:
+        self._laned[queue, state] += number
+        if not self._laned[queue, state]:
+            del self._laned[queue, state]
+        if state is State.READY:
+            first = lane.partition("\n")[0]
+            lanes = self._lanes.setdefault(queue, {}).setdefault(first, {})
+            lanes[lane] = lanes.get(lane, 0) + number
+            if not lanes[lane]:
+                del lanes[lane]
+            if not lanes:  # any client may think of any number of labels
+                del self._lanes[queue][first]
 
     def _hold(self, key: Key, number: int) -> None:
         self._places[key] += number
@@ -119,18 +128,28 @@ class Tally:
 
     def count(self, queue: str, state: State) -> int:
         """How many tasks of the queue are in that state."""
-        lanes = self._lanes.get(queue)
-        if not lanes:
-            return self._tasks[queue, state]
-        return self._tasks[queue, state] + sum(self._tasks[line_of(queue, lane), state] for lane in lanes)
+        return self._tasks[queue, state] + self._laned[queue, state]
 
-    def lanes(self, queue: str) -> dict[str, int]:
-        """Ready tasks of the queue that require labels: lane → tasks."""
+    def lanes_for(self, queue: str, labels: Collection[str]) -> dict[str, int]:
+        """Ready tasks of the queue that require some of these labels and no others: lane → tasks."""
         lanes = self._lanes.get(queue)
         if not lanes:
             return {}
-        ready = {lane: self._tasks[line_of(queue, lane), State.READY] for lane in lanes}
-        return {lane: tasks for lane, tasks in ready.items() if tasks}
+        firsts = labels if len(labels) < len(lanes) else lanes
+        mine = (item for first in firsts if first in labels for item in lanes.get(first, {}).items())
+        return {lane: tasks for lane, tasks in mine if all(label in labels for label in lane.split("\n"))}
+
+    def ready_for(self, queue: str, labels: Collection[str]) -> int:
+        """How many ready tasks of the queue somebody can take who has these labels."""
+        plain = self._tasks[queue, State.READY]
+        return plain + sum(self.lanes_for(queue, labels).values()) if queue in self._lanes else plain
+
+    def ready_lines(self, most: int) -> list[tuple[str, str, int]]:
+        """Some of the lines with ready tasks: (queue, lane, tasks)."""
+        ready = (
+            (*split(line), tasks) for (line, state), tasks in self._tasks.items() if state is State.READY and tasks
+        )
+        return list(islice(ready, most))
 
     def counts(self) -> Mapping[str, dict[State, int]]:
         """Queue → state → tasks."""
@@ -143,7 +162,7 @@ class Tally:
 
     def ended(self) -> int:
         """How many tasks have ended."""
-        return sum(tasks for (_, state), tasks in self._tasks.items() if state.final)
+        return sum(tasks for state, tasks in self.totals.items() if state.final)
 
     def holding(self, queue: str, key: str) -> int:
         """How many tasks have a place of this key."""
