@@ -197,3 +197,11 @@ def _rows(tasks: int) -> Iterator[dict[str, Any]]:
         }
         value = row["value"]
         yield row | {"value_check": None if value is None else crc32(value, crc32(task_id))}
+
+
+SPOOL = """
+CREATE TABLE unsent (id BLOB, attempt INTEGER, body BLOB NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (id, attempt));
+CREATE TABLE taken (id BLOB PRIMARY KEY, body BLOB NOT NULL, sum INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+"""The file in which a worker keeps results."""

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 import old_protocol as old
+import old_settings
 import pytest
+from cluster import make_key
 from old_protocol import OldLink
 from serving import ALL, Served, new_id, run, serving, settled, task
 from small_master import SmallMaster
@@ -25,6 +27,7 @@ from qdistd.broker import Settings
 from qdistd.call import decode_call, decode_failure, encode_value
 from qdistd.client.outbox import Parcel
 from qdistd.client.session import Session
+from qdistd.config import load_client, load_master, load_worker
 from qdistd.errors import Refused
 from qdistd.model import Outcome, Progress, Said, Settlement, State, Task
 from qdistd.wire.keyring import Key
@@ -327,3 +330,17 @@ def test_a_child_of_another_version_than_its_worker_says_what_to_do() -> None:
     assert child.returncode == 1
     assert child.stderr.startswith("the qdist on the disk is not the version of this worker: restart the worker (")
     assert child.stderr.count("\n") == 1
+
+
+def test_the_settings_of_before_are_valid(tmp_path: Path) -> None:
+    key = str(make_key(tmp_path / "some.key"))
+    for name in ("master", "worker", "client"):
+        (tmp_path / name).write_text(getattr(old_settings, name.upper()).replace("KEY", key))
+    master, worker, client = (
+        load_master(tmp_path / "master"),
+        load_worker(tmp_path / "worker"),
+        load_client(tmp_path / "client"),
+    )
+    assert (master.retention.finished, master.limits.lease, master.tasks.losses) == (60 * 86400.0, 30.0, 10)
+    assert (worker.queues, worker.drain) == (("default", "other"), 30.0)
+    assert (client.timeout, [str(address) for address in client.masters]) == (30.0, ["127.0.0.1:5000"])

@@ -1,5 +1,6 @@
 """A store that the version before has written is opened by this one: nothing is lost, whatever ends it half way."""
 
+import logging
 import os
 import shutil
 import signal
@@ -10,15 +11,32 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 from household import Clocks, House
-from old_store import EARLIER, FAILURE, KINDS, NOW, OUTPUT, STATE_OF, TOKEN, id_of, kinds, payload_of, queue_of, write
+from old_store import (
+    EARLIER,
+    FAILURE,
+    KINDS,
+    NOW,
+    OUTPUT,
+    SPOOL,
+    STATE_OF,
+    TOKEN,
+    id_of,
+    kinds,
+    payload_of,
+    queue_of,
+    write,
+)
 
-from qdistd.model import Held, Outcome, State
+from qdistd.model import Held, Outcome, Settlement, State
 from qdistd.store import Page, Store, open_store
 from qdistd.store.opening import connect
 from qdistd.store.schema import STEPS, migrate
+from qdistd.worker import Spool
 
 TASKS = 1300
 MANY = 100_000
@@ -278,3 +296,19 @@ def test_a_hundred_thousand_tasks_are_migrated_within_the_start_of_a_master(tmp_
     assert sum(sum(states.values()) for states in store.counts().values()) == MANY
     store.close()
     assert took < A_START
+
+
+# -- the worker's side
+
+
+def test_results_that_an_old_worker_has_kept_are_sent_by_the_new_one(tmp_path: Path) -> None:
+    end = [b"t" * 16, 3, 0, b"value", NOW, 1.5, 0.5, 2048, TOKEN, OUTPUT]
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as db:
+        db.executescript(SPOOL)
+        body = msgspec.msgpack.encode(end)
+        with db:
+            db.execute("INSERT INTO unsent VALUES(?, 3, ?, ?)", (end[0], body, crc32(body)))
+    with closing(Spool(tmp_path / "spool.db", logging.getLogger("worker"))) as spool:
+        assert spool.unsent() == [
+            Settlement(b"t" * 16, 3, Outcome.SUCCEEDED, b"value", NOW, 1.5, 0.5, 2048, TOKEN, OUTPUT)
+        ]
