@@ -8,8 +8,6 @@ upgraded one after the other, in any order.
 Each side says its `protocol.VERSION`, with `Hello` and with `Welcome`.
 """
 
-from collections.abc import Iterable
-
 from msgspec.structs import replace
 
 from qdistd.errors import Refused
@@ -48,12 +46,11 @@ def state_for(version: int, state: State) -> State:
 
 def view_for(version: int, view: TaskView) -> TaskView:
     """A task as a client of that version knows it."""
-    return replace(view, state=state_for(version, view.state))
+    return view if version >= LIFE else replace(view, state=state_for(version, view.state))
 
 
-def settlements_for(version: int, settled: Iterable[Settlement]) -> list[Settlement]:
+def settlements_for(version: int, settled: list[Settlement]) -> list[Settlement]:
     """Ends of attempts as a master of that version knows them: it tries again what was rejected, if it has retries."""
-    return [
-        replace(end, outcome=Outcome.FAILED) if end.outcome is Outcome.REJECTED and version < LIFE else end
-        for end in settled
-    ]
+    if version >= LIFE:
+        return settled
+    return [replace(end, outcome=Outcome.FAILED) if end.outcome is Outcome.REJECTED else end for end in settled]
