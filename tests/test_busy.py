@@ -60,6 +60,19 @@ def test_a_patient_client_is_served_when_there_is_room(office: Office, q: qdistd
         assert {task.state() for task in tasks} == {qdistd.State.CANCELLED, qdistd.State.READY}
 
 
+def test_what_comes_after_a_task_that_has_to_wait_for_room_waits_with_it(office: Office, q: qdistd.Client) -> None:
+    with office.client(patient=True) as patient:
+        here = patient.options(queue="idle").submit_many("square", [(n,) for n in range(3)])
+        until(lambda: waiting(q) == 3, "a full queue")
+        late = patient.options(queue="idle").submit("square", 4)
+        dependents = [patient.options(after=[late]).submit("square", 5)]  # on the way with it
+        until(lambda: patient._background.session.outbox.postponed, "that it has to wait")  # type: ignore[union-attr]
+        dependents += [patient.options(after=[late]).submit("square", 6)]
+        here[0].cancel()
+        patient.flush(PATIENCE)
+        assert {task.state() for task in dependents} == {qdistd.State.BLOCKED}
+
+
 def test_a_patient_client_gives_up_after_its_timeout(office: Office) -> None:
     with office.client(patient=True, timeout=1.5) as q:
         q.options(queue="idle").submit_many("square", [(n,) for n in range(3)])

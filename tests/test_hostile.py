@@ -130,6 +130,16 @@ def test_a_task_that_names_a_predecessor_twice_gets_its_result_twice(house: Hous
     assert (grant.id, grant.inputs) == (last, (b"v", b"v", b"v"))
 
 
+def test_what_comes_after_a_task_that_there_is_no_room_for_is_to_come_again_with_it(house: House) -> None:
+    house = again(house, queues={"full": QueueLimits(limit=1)})
+    house.submit(1, queue="full")
+    first = Task(b"1" * 16, "n", b"", queue="full")
+    chain = [first, Task(b"2" * 16, "n", b"", after=(first.id,)), Task(b"3" * 16, "n", b"", after=(b"2" * 16,))]
+    with house.change() as broker:
+        refusals = broker.submit(chain)
+    assert [(refusal.code, refusal.after > 0) for refusal in refusals] == [("overloaded", True)] * 3
+
+
 # -- clocks
 
 

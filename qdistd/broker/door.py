@@ -101,7 +101,7 @@ class Door:
         refusals += [_misnamed(task, name) for task in tasks for name in _unprintable(task)]
         refused = {refusal.id for refusal in refusals}
         refusals += self._without_room([task for task in tasks if task.id not in refused] if refused else tasks)
-        return refusals + self._after_nothing(tasks, {refusal.id for refusal in refusals})
+        return refusals + self._after_nothing(tasks, {refusal.id: refusal for refusal in refusals})
 
     def _without_room(self, tasks: Sequence[Task]) -> list[Refusal]:
         low = self._low()
@@ -145,7 +145,7 @@ class Door:
         least, most = HINTS
         return min(max(WORTH_COMING_BACK * limit / pace, least), most) if pace > 0 else most
 
-    def _after_nothing(self, tasks: Sequence[Task], refused: set[bytes]) -> list[Refusal]:
+    def _after_nothing(self, tasks: Sequence[Task], refused: dict[bytes, Refusal]) -> list[Refusal]:
         """Tasks that come after ones that nobody has heard of, or that are refused themselves."""
         if not any(task.after for task in tasks):
             return []
@@ -156,9 +156,8 @@ class Door:
         for task in tasks:
             missing = [needs for needs in task.after if needs in refused or not self._is_there(needs, came)][:1]
             if missing and task.id not in refused and not self._store.states([task.id]):
-                why = f"{task.name} comes after the task {id_text(missing[0])}, which this master does not have"
-                refusals.append(Refusal(task.id, "not-found", why))
-                refused = refused | {task.id}
+                refusal = refused[task.id] = _after_none(task, missing[0], refused.get(missing[0]))
+                refusals.append(refusal)
             came.add(task.id)
         return refusals
 
@@ -257,6 +256,14 @@ def _with_them(tasks: Sequence[Task], refusals: Sequence[Refusal]) -> list[Refus
     code = "overloaded" if all(refusal.code == "overloaded" for refusal in refusals) else "refused"
     why = f"not stored, as another task of its batch was refused: {refusals[0].message}"
     return [Refusal(task.id, code, why, hint) for task in tasks if task.id not in refused]
+
+
+def _after_none(task: Task, missing: bytes, refused: Refusal | None) -> Refusal:
+    """It comes after a task that is not there; `refused`: as that came with it."""
+    what = f"{task.name} comes after the task {id_text(missing)}"
+    if refused is not None and refused.code == "overloaded":
+        return Refusal(task.id, refused.code, f"{what}: {refused.message}", refused.after)
+    return Refusal(task.id, "not-found", f"{what}, which this master does not have")
 
 
 def _too_large(task: Task, limit: int) -> Refusal:

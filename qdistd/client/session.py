@@ -24,7 +24,7 @@ from qdistd.address import Address
 from qdistd.client.connector import Connector
 from qdistd.client.outbox import Batch, Entry, Outbox, Refusals
 from qdistd.client.watchlist import Watchlist
-from qdistd.errors import InternalError, Overloaded, QdistError, Refused, Unavailable, again, from_wire
+from qdistd.errors import InternalError, NotFound, Overloaded, QdistError, Refused, Unavailable, again, from_wire
 from qdistd.model import IdMaker
 from qdistd.neighbours import hold_back
 from qdistd.protocol import LARGEST_BATCH, Accepted, Finished, Hello, Refusal, Submit, Wait, Welcome
@@ -237,7 +237,7 @@ class Session:
 
     def _postpone(self, batch: Batch, refused: Sequence[Unstored]) -> list[Entry]:
         """What shall go out again a little later. A parcel does so whole, or not at all."""
-        busy = {entry: error.after for entry, error in refused if entry.patient and isinstance(error, Overloaded)}
+        busy = self._busy(batch, refused)
         loop = asyncio.get_running_loop()
         if batch.until is None:
             batch.until = loop.time() + self._patience
@@ -248,6 +248,18 @@ class Session:
         batch.tries += 1
         loop.call_later(min(pause, left), self._resume, batch)
         return list(busy) if batch.parcel is None else batch.entries
+
+    def _busy(self, batch: Batch, refused: Sequence[Unstored]) -> dict[Entry, float]:
+        """What there is no room for, or comes after something that has yet to come; the pause that the master wants."""
+        others = (other for other in self.outbox.unanswered() if other is not batch)
+        coming = {entry.task_id for other in others for entry in other.entries}
+        busy: dict[Entry, float] = {}
+        for entry, error in refused:
+            early = isinstance(error, NotFound) and entry.task and not coming.isdisjoint(entry.task.after)
+            if entry.patient and (early or isinstance(error, Overloaded)):
+                busy[entry] = error.after if isinstance(error, Overloaded) else 0.0
+                coming.add(entry.task_id)
+        return busy
 
     def _resume(self, batch: Batch) -> None:
         self.outbox.resume(batch)
