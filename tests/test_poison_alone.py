@@ -184,8 +184,11 @@ def test_a_copy_that_floods_the_pipes_of_a_dead_child_keeps_nobody_busy(ward: Wa
 
 # -- orders
 
-DEAF = ("ignore_every_signal", "block_every_signal", "swallow_everything", "spin", "spin_in_c", "stop_oneself")
-"""All but `spin` do not hear that they are to end."""
+DEAF = (
+    *("ignore_every_signal", "block_every_signal", "swallow_everything", "spin", "spin_in_c", "stop_oneself"),
+    "have_everything_block",
+)
+"""Most of them do not hear that they are to end, and the last one would have their worker wait."""
 
 
 def test_a_task_that_does_not_want_to_end_is_cancelled_all_the_same(

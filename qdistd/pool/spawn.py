@@ -33,7 +33,7 @@ OURS = ("QDIST_KEY", "LISTEN_", "WATCHDOG_", "NOTIFY_SOCKET", "CREDENTIALS_DIREC
 
 
 class Spawned(NamedTuple):
-    """A process that was started, and our ends of its pipes. `tickets_back` is the child's own end of `tickets`."""
+    """A process that was started, and our ends of its pipes. `tickets_back` is the child's end of `tickets`."""
 
     pid: int
     exited: int
@@ -65,7 +65,9 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
     """Start a child, on `ground` where there is some. OSError where the system has no more of what it takes."""
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         tasks_end, tasks = _pipe(theirs, ours)
-        tickets_end, tickets = _pipe(ours, ours)
+        tickets_end, tickets = _pipe(theirs, ours)
+        tickets_back = _opened_anew(tickets_end)
+        ours.callback(os.close, tickets_back)
         results, results_end = _pipe(ours, theirs)
         life_end, life = _pipe(theirs, ours)
         voice, voice_end = _pipe(ours, theirs)
@@ -88,7 +90,7 @@ def spawn(settings: PoolSettings, ground: Ground | None = None) -> Spawned:
         pid = _execute(setup, voice_end, _through(cell.door) if cell else [])
         exited = os.pidfd_open(pid)
         ours.pop_all()
-        return Spawned(pid, exited, tasks, tickets, tickets_end, results, life, voice, page, cell)
+        return Spawned(pid, exited, tasks, tickets, tickets_back, results, life, voice, page, cell)
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
@@ -97,6 +99,11 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])
     return ends
+
+
+def _opened_anew(reader: int) -> int:
+    """The same end of a pipe, for us alone: a task may make that of its child blocking, and we must never wait."""
+    return os.open(f"/proc/self/fd/{reader}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _through(door: str) -> list[str]:
