@@ -12,7 +12,7 @@ from qdistd.broker.late import Live
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.model import Grant, Outcome, Progress, Said, Settlement, State, Task
 from qdistd.protocol import MOST_LINKS, Hello, Lease
-from qdistd.store import WorkerRow, open_store
+from qdistd.store import MOST_LANES, WorkerRow, open_store
 from tests.household import Clocks, House
 
 EVERYTHING = 1000
@@ -138,6 +138,27 @@ def test_what_comes_after_a_task_that_there_is_no_room_for_is_to_come_again_with
     with house.change() as broker:
         refusals = broker.submit(chain)
     assert [(refusal.code, refusal.after > 0) for refusal in refusals] == [("overloaded", True)] * 3
+
+
+def test_a_unique_task_that_is_there_needs_no_room(house: House) -> None:
+    house = again(house, queued=1)
+    first, second, other = (Task(bytes([n]) * 16, "n", b"p" * (n // 3 + 1), unique="queued") for n in (1, 2, 3))
+    submit(house, first)
+    assert submit(house, second) == [(second.id, first.id)]
+    with house.change() as broker:
+        assert [refusal.id for refusal in broker.submit([second, other])] == [other.id]
+
+
+def test_no_labels_wait_for_ever_behind_many_others(house: House) -> None:
+    labels = [f"{number:03}" for number in range(MOST_LANES + 10)]
+    seat = house.hello("a")
+    with house.change() as broker:
+        broker.relabel(seat, labels, [])
+    for _ in range(20):
+        for label in labels:
+            house.submit(1, requires=(label,))
+    served = {grant.requires for _ in range(20) for grant in house.lease(seat, 20)}
+    assert len(served) == len(labels)
 
 
 # -- clocks

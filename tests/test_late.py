@@ -47,7 +47,7 @@ def test_no_more_tasks_are_kept_than_there_is_room_for() -> None:
         late.keep(task_id(number), 1, heard(said(b"a")))
     assert late.of(task_id(0), 1) is None
     assert late.of(task_id(1), 1) is not None
-    for number in range(20):
+    for number in range(50):
         late.keep(task_id(number), 1, heard(said(bytes(MOST_PARTIAL_BYTES))))
-    assert sum(late.of(task_id(number), 1) is not None for number in range(20)) == MOST_BYTES // MOST_PARTIAL_BYTES
+    assert sum(late.of(task_id(number), 1) is not None for number in range(50)) == MOST_BYTES // MOST_PARTIAL_BYTES
     assert late._size == MOST_BYTES

@@ -110,8 +110,15 @@ class Door:
         return [
             Refusal(task.id, "overloaded", f"{why}; try again in {hint:.0f} s", hint)
             for task, why, hint in over
-            if task.id not in known and self._store.bonds.merged(task.id) is None  # said again: it is stored
+            if task.id not in known and not self._is_another(task)
         ]
+
+    def _is_another(self, task: Task) -> bool:
+        """Whether it takes no room: it was merged before, or will be."""
+        bonds = self._store.bonds
+        if not task.unique or bonds.merged(task.id):
+            return bool(task.unique)
+        return bonds.alike(_identity(task), running=task.unique == "running") is not None
 
     def _over_limits(self, tasks: Sequence[Task]) -> "list[tuple[Task, str, float]]":
         total = self._bounds().queued

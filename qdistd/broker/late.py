@@ -12,9 +12,10 @@ MOST_PARTIALS = 1000
 MOST_PARTIAL_BYTES = 1024 * 1024
 """Partial results of one running task that are kept, and their bytes: whoever looks on is there while it runs."""
 
-MOST_TASKS = 100
-MOST_BYTES = 4 * 1024 * 1024
-"""Tasks of one worker whose last words are kept, and the bytes of these: more than end between two looks."""
+MOST_TASKS = 10_000
+MOST_BYTES = 32 * 1024 * 1024
+"""Tasks whose last words are kept, and the bytes of these, however many workers there are: more than end between two
+looks."""
 
 
 class Live:
@@ -47,7 +48,7 @@ class Live:
 
 
 class Late:
-    """What the latest tasks of one worker have told of themselves. In memory, as all of it is."""
+    """What the latest tasks have told of themselves. In memory, as all of it is."""
 
     def __init__(self) -> None:
         self._tasks: dict[bytes, tuple[int, Live]] = {}

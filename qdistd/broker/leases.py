@@ -16,7 +16,7 @@ from qdistd.broker.ledger import Ledger
 from qdistd.broker.seats import Seat
 from qdistd.model import Claim, Failure, Grant, Held, Next, Outcome, Said, Settlement, State
 from qdistd.protocol import Hello
-from qdistd.store import LARGEST_LEASE, Ending, Leased, WorkerRow
+from qdistd.store import LARGEST_LEASE, MOST_LANES, Ending, Leased, WorkerRow
 from qdistd.views import WorkerView
 
 _EXPIRED = msgspec.msgpack.encode(Failure("expired", "it had not begun when its time was over"))
@@ -51,7 +51,7 @@ class Leases(Ledger):
 
     def sit(self, row: WorkerRow) -> Seat:
         """The seat of a worker incarnation, or of a stock client's connection."""
-        seat = self._seats.get(row.token) or Seat(row, self.settings.lease, 0.0, self._now())
+        seat = self._seats.get(row.token) or Seat(row, self.settings.lease, 0.0, self._now(), self._seats.late)
         self.renew(seat)
         self._see_drained()
         return seat
@@ -100,9 +100,11 @@ class Leases(Ledger):
 
     def _take(self, seat: Seat, queue: str, count: int) -> list[Grant]:
         now = self._now()
-        lanes = ["", *self.store.lanes(queue, seat.labels)]
+        lanes = [*self.store.lanes(queue, seat.labels)]
+        if len(lanes) >= MOST_LANES:
+            self._rng.shuffle(lanes)  # not all can be looked at, and none shall wait for the others for ever
         seat.number = seat.number or self.store.worker(seat.row, now)
-        leased = self.store.lease(queue, count, seat.number, now, lanes)
+        leased = self.store.lease(queue, count, seat.number, now, ["", *lanes])
         grants = [self._grant(seat, one) for one in self._with_inputs(leased)]
         self.flow.begin(queue, len(grants))
         return [grant for grant in grants if grant is not None]
@@ -193,7 +195,7 @@ class Leases(Ledger):
         seat = self.seat_of(task_id)
         if seat is not None:
             return seat.news_of(task_id)
-        return next(filter(None, (seat.late.of(task_id, attempt) for seat in self._seats)), None)
+        return self._seats.late.of(task_id, attempt)
 
     def seat_of(self, task_id: bytes) -> Seat | None:
         """Who runs this task."""

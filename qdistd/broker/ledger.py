@@ -114,7 +114,7 @@ class Ledger:
         Nor may anybody settle what was leased before the store was restored.
         """
         lease = 0.0 if row.stock or row.former else self.settings.lease
-        return Seat(row, lease, self._monotonic() + lease, self._now())
+        return Seat(row, lease, self._monotonic() + lease, self._now(), self._seats.late)
 
     def renew(self, seat: Seat) -> None:
         """The seat has spoken, perhaps after its lease had run out: it is here, and what it leases can be lost again.

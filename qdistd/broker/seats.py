@@ -21,7 +21,8 @@ FORGET_AFTER = 3600.0
 class Seat:
     """One incarnation of a worker, and the claims it holds."""
 
-    def __init__(self, row: WorkerRow, lease: float, deadline: float, now: float) -> None:
+    def __init__(self, row: WorkerRow, lease: float, deadline: float, now: float, late: Late) -> None:
+        """`late` keeps what its tasks have told of themselves when they have ended."""
         self.number = 0
         """Its row in the store; 0 before its first lease, and after a rollback, which may have taken the row away."""
         self.row = row
@@ -30,7 +31,7 @@ class Seat:
         self.claims: dict[bytes, Claim] = {}
         self.said: dict[bytes, Live] = {}
         """What is known of running tasks, as far as it was told."""
-        self.late = Late()
+        self._late = late
         self.connected = False
         self.gone = False
         self.stale: set[tuple[bytes, int]] = set()
@@ -65,7 +66,7 @@ class Seat:
         live = self.said.pop(task_id, None)
         output = bytes(live.output) if live else b""
         if claim and live and live.told:
-            self.late.keep(task_id, claim.attempt, live)
+            self._late.keep(task_id, claim.attempt, live)
         return output
 
     @property
@@ -90,6 +91,7 @@ class Seats:
 
     def __init__(self) -> None:
         self._by_token: dict[bytes, Seat] = {}
+        self.late = Late()
 
     def add(self, seat: Seat) -> Seat:
         """Take a seat into the registry."""

@@ -24,6 +24,10 @@ LARGEST_LEASE = 3 * 1024 * 1024
 """Bytes of payload after which a lease is full. Two of them and the largest payload (8 MiB) make less than a frame."""
 
 
+MOST_LANES = 50
+"""Lanes that one lease looks at, the first ones: a compound SELECT of SQLite may have 500."""
+
+
 class StoreBroken(Exception):
     """The store can no longer promise anything: end the process at once."""
 

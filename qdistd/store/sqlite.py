@@ -14,6 +14,7 @@ from zlib import crc32
 from qdistd.model import Claim, Outcome, Result, State
 from qdistd.store import (
     LARGEST_LEASE,
+    MOST_LANES,
     Arrival,
     Ending,
     Leased,
@@ -56,9 +57,6 @@ _LEASE_LINE = (
     % """SELECT seq, priority, length(payload) AS size FROM task WHERE state = 1 AND queue = ?
 ORDER BY priority, seq LIMIT ?"""
 )
-
-_MOST_LANES = 50
-"""Lanes that one lease looks at: a compound SELECT may have 500, and nobody has so many kinds of workers."""
 
 _END = """UPDATE task SET state = ?, run_at = coalesce(?, run_at), failures = ?, crashes = ?, losses = ?, outcome = ?,
 started = ?, wall = ?, cpu = ?, rss = ?, finished = ?, value = ?, value_check = ?, output = ?, mailbox = ?
@@ -148,8 +146,8 @@ class SqliteStore:
         if len(lanes) == 1:
             rows = self._change(_LEASE_LINE, (worker, now, line_of(queue, lanes[0]), count))
         else:
-            lines = " UNION ALL ".join([_LINE] * len(lanes[:_MOST_LANES]))
-            wanted = [value for lane in lanes[:_MOST_LANES] for value in (line_of(queue, lane), count)]
+            lines = " UNION ALL ".join([_LINE] * len(lanes[:MOST_LANES]))
+            wanted = [value for lane in lanes[:MOST_LANES] for value in (line_of(queue, lane), count)]
             rows = self._change(_LEASE % f"{lines} ORDER BY priority, seq LIMIT ?", (worker, now, *wanted, count))
         rows.sort(key=lambda row: row[:2])  # RETURNING promises no order
         for line, tasks in Counter([row[5] for row in rows]).items():
