@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import fcntl
 import itertools
 import os
 import re
@@ -103,6 +104,17 @@ def _written(descriptor: int) -> bool:
         return os.write(descriptor, b"x" * (1 << 16)) > 0
     except OSError:
         return False
+
+
+def write_into_what_it_reads() -> None:
+    """Tickets that nobody has given, and halves of them."""
+    for descriptor in range(3, 1000):
+        try:
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                os.write(os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK), b"x" * 1001)
+        except OSError:
+            continue
+    time.sleep(FOREVER)
 
 
 def truncate_everything() -> str:

@@ -188,12 +188,13 @@ class ChildProcess:
         return grants
 
     def _untaken(self) -> list[int]:
-        """Take back the tickets that the child has not taken."""
-        tickets = b""
+        """Take back the tickets that the child has not taken. Whatever else a task has put there counts for nothing."""
+        data = b""
         with contextlib.suppress(BlockingIOError):
-            tickets = os.read(self._spawned.tickets_back, MOST * TICKET.size)
-        tickets += self._tickets.retract()
-        return [ticket for (ticket,) in TICKET.iter_unpack(tickets)]
+            data = os.read(self._spawned.tickets_back, MOST * TICKET.size)
+        data += self._tickets.retract()
+        tickets = (TICKET.unpack_from(data, at)[0] for at in range(0, len(data) - TICKET.size + 1, TICKET.size))
+        return [ticket for ticket in dict.fromkeys(tickets) if ticket in self._given]
 
     def _next_begins(self, now: float) -> None:
         self._since, self._deaf_at = now, now + DEAF
