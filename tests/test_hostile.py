@@ -9,6 +9,7 @@ from qdistd.broker import Seat
 from qdistd.broker.flow import QueueLimits
 from qdistd.broker.kin import AT_ONCE
 from qdistd.broker.late import Live
+from qdistd.client.outbox import Entry, Outbox
 from qdistd.master.lobby import Lobby, Parked
 from qdistd.model import Grant, Outcome, Progress, Said, Settlement, State, Task
 from qdistd.protocol import MOST_LINKS, Hello, Lease
@@ -92,6 +93,18 @@ def test_a_dependent_that_a_person_has_retried_is_not_cancelled_by_a_restart(hou
     retry(house, first)
     seat = house.hello("a")
     assert [run(house, seat) for _ in range(2)] == [[first], [last]]
+
+
+def test_why_it_waits_can_be_asked_while_its_turn_has_yet_to_come(house: House) -> None:
+    (first,) = house.submit(1)
+    dependents = house.submit(AT_ONCE + 1, after=(first,))
+    run(house, house.hello("a"))
+    view = house.store.view(dependents[-1])
+    assert view is not None
+    assert (view.state, house.broker.why(view)) == (
+        State.BLOCKED,
+        "what it comes after has ended: it is about to go on",
+    )
 
 
 # -- submits that are said again
@@ -259,6 +272,12 @@ def test_a_submit_names_no_more_predecessors_than_a_transaction_can_look_at(hous
         assert {refusal.code for refusal in broker.submit([*tasks, Task(b"p" * 16, "n", b"")])} == {"refused"}
         assert broker.submit(tasks[1:]) == []
     assert house.store.count("default", State.BLOCKED) == MOST_LINKS // 1000
+
+
+def test_a_client_cuts_its_batches_so_that_none_names_too_many() -> None:
+    outbox, many = Outbox(), tuple(number.to_bytes(16, "big") for number in range(1000))
+    outbox.waiting.extend(Entry(bytes(16), Task(bytes(16), "n", b"", after=many), True) for _ in range(12))
+    assert [len(batch.tasks) for batch in outbox.cut(1)] == [MOST_LINKS // 1000, 2]
 
 
 def test_labels_that_nobody_has_cost_others_nothing_and_are_forgotten_with_their_tasks(house: House) -> None:

@@ -5,7 +5,6 @@ hello ──> Seat ──lease──> Grants ──report──> endings
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 import msgspec
 
@@ -40,7 +39,7 @@ class Leases(Ledger):
         for old in self._seats.earlier(row):
             self._drop_claims(old, inhand, Outcome.LOST, "its worker died and was started again")
         self._drop_claims(seat, inhand, Outcome.RELEASED, "the worker never received it")
-        seat.stale = {(hold.id, hold.attempt) for hold in words.held if not self._is_leased(seat, hold)}
+        seat.stale = self._not_leased(seat, words.held)
         seat.cancel = [task_id for task_id, _ in seat.stale]
         seat.cancel += [claim.id for claim in seat.claims.values() if claim.cancel]  # the order may have been lost
         return seat
@@ -62,10 +61,13 @@ class Leases(Ledger):
         self.renew(seat)
         self.ready.update(seat.queues)
 
-    def _is_leased(self, seat: Seat, hold: Held) -> bool:
-        """Whether it may go on with what it holds: as a rule it has the lease itself."""
-        claims = (holder.claims.get(hold.id) for holder in chain((seat,), self._seats))
-        return any(claim is not None and claim.attempt == hold.attempt for claim in claims)
+    def _not_leased(self, seat: Seat, held: Iterable[Held]) -> set[tuple[bytes, int]]:
+        """What it may not go on with: as a rule it has the leases itself. All others are looked through once."""
+        mine = {(claim.id, claim.attempt) for claim in seat.claims.values()}
+        strange = {(hold.id, hold.attempt) for hold in held} - mine
+        if strange:
+            strange -= {(claim.id, claim.attempt) for other in self._seats for claim in other.claims.values()}
+        return strange
 
     def lease(
         self, seat: Seat, queues: Sequence[str], count: int, idle: int = UNBOUNDED, *, fair: bool = False

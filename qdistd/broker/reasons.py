@@ -79,8 +79,10 @@ def _why_full(queue: str, flow: Flow) -> str:
 
 def _why_blocked(view: TaskView, store: Store) -> str:
     if not view.blocked_by:
-        return f"other tasks with the concurrency key {view.concurrency_key} run"
+        return f"other tasks with the concurrency key {view.concurrency_key} run, or are next"
     states = store.states(view.after)
     waited_for = [f"{id_text(other)} ({state.word})" for other, state in states.items() if state is not State.SUCCEEDED]
+    if not waited_for:
+        return "what it comes after has ended: it is about to go on"
     shown, more = waited_for[:3], len(waited_for) - 3
     return f"it comes after {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
