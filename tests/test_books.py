@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from qdistd.broker import Broker, Retention, Seat, Settings
 from qdistd.broker.flow import QueueLimits
 from qdistd.master.lobby import Lobby, Parked
-from qdistd.model import Grant, Held, Outcome, Settlement, Task
+from qdistd.model import Grant, Held, Outcome, Settlement, State, Task
 from qdistd.protocol import Hello
-from qdistd.store import WorkerRow, open_store
+from qdistd.store import Chosen, WorkerRow, open_store
 from tests.household import LEASE, Clocks
 
 QUEUES = ("a", "b", "c")
@@ -209,6 +209,8 @@ class World:
             lambda: self.change(lambda: broker.retry(self.some()), sure=False): 2,
             lambda: self.change(lambda: broker.pause([rng.choice(QUEUES)], on=rng.random() < 0.4), sure=False): 2,
             lambda: self.change(lambda: broker.drain([worker.row.name], on=rng.random() < 0.3), sure=False): 1,
+            lambda: self.relabel(worker): 2,
+            self.weed: 1,
             self.reload: 1,
             self.start: 1,
             lambda: self.vanish(worker): 1,
@@ -219,6 +221,17 @@ class World:
     def reload(self) -> None:
         self.settings = self.limits()
         self.change(lambda: self.broker.reload(self.settings))
+
+    def relabel(self, worker: Worker) -> None:
+        labels = tuple(self.rng.sample(LABELS, self.rng.randint(0, 3)))
+        worker.words = replace(worker.words, labels=labels)
+        if (seat := worker.seat) is not None:
+            self.change(lambda: self.broker.relabel(seat, labels, []))
+
+    def weed(self) -> None:
+        """A person wants something gone, whatever comes after it."""
+        states = self.rng.sample([state for state in State if state.final], 2)
+        self.change(lambda: self.store.ends.weed(Chosen(self.broker.now, states), 0, dry=False), sure=False)
 
     def vanish(self, worker: Worker) -> None:
         if worker.seat is not None:
