@@ -174,6 +174,15 @@ def test_no_labels_wait_for_ever_behind_many_others(house: House) -> None:
     assert len(served) == len(labels)
 
 
+def test_what_has_begun_in_time_and_is_to_be_repeated_does_not_expire(house: House) -> None:
+    (task,) = house.submit(1, expires=5.0, retries=1, backoff=0.0)
+    seat = house.hello("a")
+    run(house, seat, Outcome.FAILED)
+    house.tick(6.0)
+    assert run(house, seat) == [task]
+    assert house.state(task) == State.SUCCEEDED
+
+
 # -- clocks
 
 

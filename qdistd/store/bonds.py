@@ -233,12 +233,14 @@ class SqliteBonds:
     def expire(self, now: float, limit: int, value: bytes) -> list[bytes]:
         """See `Bonds`."""
         rows = self._db.execute(
-            "SELECT expiry.at, expiry.seq, task.id, task.queue, task.state, ckey, special.expires FROM expiry"
-            " LEFT JOIN task USING(seq) LEFT JOIN special USING(seq) WHERE expiry.at <= ? ORDER BY expiry.at LIMIT ?",
+            "SELECT expiry.at, expiry.seq, task.id, task.queue, task.state, ckey, special.expires,"
+            " failures + crashes + losses FROM expiry LEFT JOIN task USING(seq) LEFT JOIN special USING(seq)"
+            " WHERE expiry.at <= ? ORDER BY expiry.at LIMIT ?",
             (now, limit),
         ).fetchall()
-        expired: Sequence[Any] = [row for row in rows if row[2] and State(row[4]) in _QUEUED and row[6] == row[0]]
-        for _, seq, task_id, line, state, key, _ in expired:
+        queued = [row for row in rows if row[2] and State(row[4]) in _QUEUED and row[6] == row[0]]
+        expired: Sequence[Any] = [row for row in queued if not row[7]]  # the others have begun, and are to be repeated
+        for _, seq, task_id, line, state, key, *_ in expired:
             self._change(
                 "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
                 (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), seq),
