@@ -183,6 +183,24 @@ def test_what_has_begun_in_time_and_is_to_be_repeated_does_not_expire(house: Hou
     assert house.state(task) == State.SUCCEEDED
 
 
+def test_many_that_run_do_not_slow_down_those_that_are_like_them(house: House) -> None:
+    seat = house.hello("a")
+    for number in range(100):
+        submit(house, Task(number.to_bytes(16, "big"), "n", b"", unique="queued"))
+        assert len(house.lease(seat)) == 1
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    submit(house, Task(b"q" * 16, "n", b"", unique="queued"))
+    house.store._db.set_progress_handler(look, 100)  # type: ignore[attr-defined]
+    assert len(submit(house, *(Task(bytes([n]) * 16, "n", b"", unique="queued") for n in range(200, 210)))) == 10
+    house.store._db.set_progress_handler(None, 0)  # type: ignore[attr-defined]
+    assert looks < 50
+
+
 # -- clocks
 
 

@@ -33,6 +33,15 @@ LEFT JOIN task ON task.id = needs WHERE met <> 1 AND (task.state IS NULL OR task
 OR (task.state BETWEEN 4 AND 6 AND (met = 0 OR if_failed = 'run')))"""
 """One that is not there any more has ended, nobody knows how: nobody waits for it."""
 
+_ALIKE = """SELECT task.id, task.state FROM identity JOIN task USING(seq)
+WHERE unique_id = ? AND state IN (%s) ORDER BY identity.seq %s LIMIT 1"""
+
+_ALIKE_QUEUED, _ALIKE_RUNNING = _ALIKE % ("0, 1, 7", "DESC"), _ALIKE % ("0, 1, 2, 7", "ASC")
+
+_TIDY_IDENTITY = """DELETE FROM identity WHERE unique_id = ?
+AND NOT EXISTS (SELECT 1 FROM task WHERE task.seq = identity.seq AND state IN (0, 1, 2, 7))"""
+"""Rows of those that have ended go when the next one like them comes."""
+
 _HOLD = "INSERT OR IGNORE INTO held(seq, queue, ckey, priority) SELECT seq, ?, ?, priority FROM task WHERE seq = ?"
 
 _QUEUED = frozenset({State.SCHEDULED, State.READY, State.BLOCKED})
@@ -66,6 +75,7 @@ class SqliteBonds:
         for position, (needs, met) in enumerate(arrival.needs):
             self._change("INSERT INTO depend(needs, seq, position, met) VALUES(?,?,?,?)", (needs, seq, position, met))
         if arrival.unique_id:
+            self._change(_TIDY_IDENTITY, (arrival.unique_id,))
             self._change("INSERT INTO identity VALUES(?,?)", (arrival.unique_id, seq))
         if expires:
             self._change("INSERT INTO expiry VALUES(?,?)", (expires, seq))
@@ -202,17 +212,9 @@ class SqliteBonds:
     # -- unique tasks
 
     def alike(self, unique_id: bytes, *, running: bool) -> tuple[bytes, State] | None:
-        """See `Bonds`. Rows of tasks that have ended go on the way."""
-        rows = self._db.execute(
-            "SELECT identity.seq, task.id, task.state FROM identity LEFT JOIN task USING(seq) WHERE unique_id = ?"
-            " ORDER BY identity.seq",
-            (unique_id,),
-        ).fetchall()
-        alive = [(task_id, State(state)) for _, task_id, state in rows if task_id and not State(state).final]
-        for seq, task_id, state in rows:
-            if task_id is None or State(state).final:
-                self._change("DELETE FROM identity WHERE unique_id = ? AND seq = ?", (unique_id, seq))
-        return next((each for each in alive if running or each[1] is not State.LEASED), None)
+        """See `Bonds`. Those that run came first, as a rule: whoever looks for one that is queued begins at the end."""
+        row = self._db.execute(_ALIKE_RUNNING if running else _ALIKE_QUEUED, (unique_id,)).fetchone()
+        return (row[0], State(row[1])) if row else None
 
     def alias(self, task_id: bytes, into: bytes) -> None:
         """See `Bonds`."""

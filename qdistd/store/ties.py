@@ -68,7 +68,7 @@ class Bonds(Protocol):
         """All (queue, concurrency key) pairs that tasks wait for."""
 
     def alike(self, unique_id: bytes, *, running: bool) -> tuple[bytes, State] | None:
-        """The oldest task of this identity that is queued (or `running`), and its state."""
+        """A task of this identity that is queued (`running`: the oldest one that is, or runs), and its state."""
 
     def alias(self, task_id: bytes, into: bytes) -> None:
         """Remember that this submit is that task."""
