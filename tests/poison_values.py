@@ -1,10 +1,12 @@
 """Tasks that give, or raise, what cannot be sent, or explodes when it is looked at. See `poison_samples`."""
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import qdistd
+from qdistd.child.stage import STAGE
 
 # -- values that are none
 
@@ -209,3 +211,13 @@ def _tried(report: Callable[[], None]) -> str:
     except (qdistd.Refused, SystemExit) as error:
         return type(error).__name__
     return "taken"
+
+
+# -- forgeries
+
+
+def forge(wall: float, rss: int, value: bytes) -> None:
+    """A result of our own making, in the words of our child."""
+    assert STAGE.conveyor and STAGE.task
+    STAGE.conveyor.put(STAGE.task.ticket, 0, value, wall, wall, wall, rss)
+    time.sleep(1000.0)

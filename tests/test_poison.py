@@ -88,6 +88,7 @@ POISONS = (
     killer("become_another_program", signal.SIGKILL, "closed the pipes of its child, which was killed for it"),
     killer("write_everywhere", signal.SIGKILL, "wrote into pipes that are not its own"),
     killer("write_into_what_it_reads", signal.SIGKILL, "SIGKILL"),
+    killer("forge", signal.SIGKILL, "wrote into pipes that are not its own", args=(float("inf"), 0, b"")),
     leaver("leave", 3, "exit status 3", "about to leave", (3,)),
     leaver("leave_from_a_thread", 4, "exit status 4"),
     leaver("close_everything", CUT_OFF, "the pipe of its results was closed"),

@@ -245,7 +245,7 @@ class ChildProcess:
         plain = code < len(PLAIN) and not self._verdicts
         if ticket not in self._given or not (plain or code in KNOWN):
             raise Garbled(f"a result of task {ticket}, which it does not have")
-        if not wall >= 0.0:  # nor is it a number, perhaps
+        if not 0.0 <= wall < NEVER:  # perhaps it is no number
             raise Garbled(f"a result after {wall} seconds")
         if wall > WORTH_HEARING:
             self.ear.listen()
