@@ -39,6 +39,23 @@ def test_a_result_goes_to_whoever_submitted_and_to_whoever_asked(tmp_path: Path)
     run(scenario)
 
 
+def test_a_result_is_heard_again_by_who_says_its_submit_again_beside_one_that_is_refused_twice_over(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as served:
+            client, worker = await served.link(), await served.worker()
+            new, bad = task(7), task(bytes(1024 * 1024), queue="a\nb")
+            await client.call(say.Submit([new]))
+            await worker.call(say.Report([settled(grant) for grant in await lease(worker)]))
+            again = await served.link()
+            refused = (await again.call(say.Submit([bad, new]))).refused
+            assert {refusal.id for refusal in refused} == {bad.id}
+            assert [result.id for result in (await again.call(say.Wait([], SOON))).results] == [new.id]
+
+    run(scenario)
+
+
 def test_a_lease_waits_for_work_and_is_woken_by_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path) as served:

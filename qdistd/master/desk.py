@@ -191,7 +191,7 @@ class Desk:
             before = self._broker.submitted
             refused = self._broker.submit(submit.tasks, atomic=submit.atomic)
             merged = self._broker.merged
-            said_before = self._broker.submitted - before + len(refused) < len(ids)
+            said_before = self._broker.submitted - before + len({refusal.id for refusal in refused}) < len(ids)
             real = _real(ids, merged) if merged else ids
             return (
                 say.Accepted(refused, merged),
