@@ -211,6 +211,13 @@ def test_arguments_that_json_cannot_say_are_shown_all_the_same(meal: Meal) -> No
     assert "0x" in Shell(meal.ward.cluster)("show", task.id).out
 
 
+def test_a_forged_result_that_is_no_value_is_shown_as_bytes(meal: Meal) -> None:
+    task = meal.ward.submit("forge", 1.0, 0, b"nonsense")
+    meal.ward.end(task)
+    assert "bm9uc2Vuc2U=" in Shell(meal.ward.cluster)("show", task.id).out
+    assert Shell(meal.ward.cluster)("show", "--json", task.id).thing["result"] == {"base64": "bm9uc2Vuc2U="}
+
+
 def test_neighbours_hardly_notice(meal: Meal, capsys: pytest.CaptureFixture[str]) -> None:
     quiet, poison = meal.neighbours.p99("quiet"), meal.neighbours.p99("poison")
     with capsys.disabled():

@@ -96,7 +96,7 @@ def value_or_bytes(encoded: bytes) -> Any:
 
 def _end_json(task: TaskView) -> dict[str, Any]:
     if task.state is State.SUCCEEDED:
-        return {"result": decode_value(task.value)}
+        return {"result": value_or_bytes(task.value)}
     return {"failure": failure_json(_failure(task))} if task.state.final else {}
 
 
@@ -160,7 +160,7 @@ def _facts(task: TaskView) -> Iterator[tuple[str, str]]:
     yield "worker", clean(task.worker) if task.state is State.LEASED else ""
     yield "progress", bar(task.progress) if task.progress else ""
     if task.state is State.SUCCEEDED:
-        yield "result", text_of(decode_value(task.value))
+        yield "result", text_of(value_or_bytes(task.value))
 
 
 def end_of(task: TaskView) -> str:
