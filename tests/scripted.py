@@ -237,6 +237,9 @@ class Pool:
     def running(self) -> int:
         return len(self.begun)
 
+    def idle(self) -> int:
+        return max(0, self.settings.processes - len(self.begun))
+
     def said(self) -> list[Said]:
         said, self.news = self.news, []
         return said

@@ -298,6 +298,17 @@ async def test_a_resized_pool_leaves_alone_what_runs(side: Poolside) -> None:
     await side.until(lambda: side.pool.room() >= 3)
 
 
+@at_the_pool(processes=1)
+async def test_a_child_that_goes_when_its_task_ends_makes_its_successor_no_less_idle(side: Poolside) -> None:
+    long = side.give("hold", side.news, "long", side.gate)
+    await side.hears("long")
+    assert side.pool.idle() == 0
+    side.pool.resize(settings(processes=1))
+    await side.until(lambda: side.pool.idle() == 1)
+    side.open_gate()
+    assert await side.result(long) == "long"
+
+
 @at_the_pool(processes=3)
 async def test_a_pool_can_shrink(side: Poolside) -> None:
     side.pool.resize(settings(processes=1))

@@ -121,6 +121,10 @@ class Pool:
         """How many tasks run at this moment."""
         return sum(1 for child in self._children if child.count)
 
+    def idle(self) -> int:
+        """How many children stand and have nothing to do, now and when those that wait have been given out."""
+        return max(0, sum(child.open and not child.count for child in self._children) - len(self._waiting))
+
     def said(self) -> list[Said]:
         """What tasks have said since the last time: those that have ended, then those that run."""
         return [*self.farewells(), *(said for child in self._children if (said := child.said()))]

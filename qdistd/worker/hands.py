@@ -40,6 +40,9 @@ class Pool(Protocol):
     def running(self) -> int:
         """How many tasks run at this moment."""
 
+    def idle(self) -> int:
+        """How many children have nothing to do."""
+
     def said(self) -> list[Said]:
         """What tasks have said since the last time: those that have ended, then those that run."""
 

@@ -167,7 +167,6 @@ class MasterConversation:
         self._welcome = welcome
         self._queues = list(settings.queues)
         self._fair = settings.fair
-        self._processes = settings.pool.processes
         self._hands = hands
         self._telling = telling
         self._ring = ring
@@ -262,7 +261,7 @@ class MasterConversation:
     def _lease(self) -> None:
         """Ask for tasks unless that has been asked. A parked lease is not made larger: what it missed is asked next."""
         wanted = min(self._hands.wanted(), LARGEST_BATCH)
-        idle = min(wanted, max(0, self._processes - self._hands.pool.running()))
+        idle = min(wanted, self._hands.pool.idle())
         parked = self._parked
         if parked is None or (parked.count > 0) != (wanted > 0) or (idle > 0 and not parked.idle):
             self._parked = Lease(self._queues, wanted, LONGEST_POLL, idle, self._fair)

@@ -43,6 +43,9 @@ class SimPool:
     def running(self) -> int:
         return len(self._running)
 
+    def idle(self) -> int:
+        return max(0, self._size - len(self._running) - len(self._waiting))
+
     def said(self) -> list[Said]:
         return []
 
