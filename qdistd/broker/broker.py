@@ -96,7 +96,7 @@ class Broker(Leases):
             if running:
                 seat.cancel += running
                 ordered.append(seat)
-        self._announce(states)
+        self._announce([task_id for task_id, state in states.items() if state == State.CANCELLED])
         self._tidy_up()
         return states, ordered
 
@@ -150,11 +150,6 @@ class Broker(Leases):
         """What this transaction has done. Tell it after the commit."""
         news, self.news = self.news, News()
         return news
-
-    def _announce(self, states: dict[bytes, State]) -> None:
-        ended = [task_id for task_id, state in states.items() if state == State.CANCELLED]
-        for result in self.store.results(ended)[0]:
-            self._agenda.end(result)
 
     # -- the tick
 

@@ -8,11 +8,10 @@
 A bounded number at once: the tick goes on with the rest, and a restart finds it in the store.
 """
 
-import msgspec
-
 from qdistd import lifecycle
 from qdistd.broker.agenda import Agenda
 from qdistd.broker.flow import UNBOUNDED, Flow
+from qdistd.call import encode_failure
 from qdistd.model import Failure, Result, State, id_text
 from qdistd.store import Store
 from qdistd.store.ties import Dependent
@@ -95,7 +94,7 @@ def cancel_for(store: Store, agenda: Agenda, task_id: bytes, needed: tuple[bytes
     """Cancel a task for the sake of one that it comes after, and that ended otherwise than it had to."""
     other, state = needed
     why = Failure("cancelled", f"it comes after the task {id_text(other)}, which {_FATES[state]}")
-    value = msgspec.msgpack.encode(why)
+    value = encode_failure(why)
     store.cancel([task_id], now, value)
     agenda.end(Result(task_id, State.CANCELLED, 0, value))
 

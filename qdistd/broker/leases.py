@@ -6,19 +6,18 @@ hello ──> Seat ──lease──> Grants ──report──> endings
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from qdistd.broker.flow import UNBOUNDED
 from qdistd.broker.kin import AT_ONCE
 from qdistd.broker.late import Live
 from qdistd.broker.ledger import Ledger
 from qdistd.broker.seats import Seat
+from qdistd.call import encode_failure
 from qdistd.model import Claim, Failure, Grant, Held, Next, Outcome, Said, Settlement, State
 from qdistd.protocol import Hello
-from qdistd.store import LARGEST_LEASE, MOST_LANES, Ending, Leased, WorkerRow
+from qdistd.store import LARGEST_LEASE, MOST_LANES, Ending, Leased, WorkerRow, labels_of
 from qdistd.views import WorkerView
 
-_EXPIRED = msgspec.msgpack.encode(Failure("expired", "it had not begun when its time was over"))
+_EXPIRED = encode_failure(Failure("expired", "it had not begun when its time was over"))
 
 
 class Leases(Ledger):
@@ -138,7 +137,7 @@ class Leases(Ledger):
         return Grant(
             *(claim.id, claim.attempt, claim.name, one.payload, claim.queue, one.timeout),
             *(one.soft_timeout, one.priority, one.inputs, one.take),
-            requires=tuple(claim.requires.split("\n")) if claim.requires else (),
+            requires=labels_of(claim.requires),
         )
 
     def report(self, seat: Seat, settled: Sequence[Settlement]) -> list[bytes]:
@@ -212,16 +211,16 @@ class Leases(Ledger):
         if agenda.next_expiry is None or agenda.next_expiry > now:
             return
         ended = self.store.bonds.expire(now, AT_ONCE, _EXPIRED)
-        for result in self.store.results(ended)[0]:
-            agenda.end(result)
-        agenda.next_expiry = self.store.bonds.next_expiry()
-        if agenda.next_expiry is not None:
-            agenda.wake(agenda.next_expiry)
+        self._announce(ended)
+        agenda.next_expiry = None
+        following = self.store.bonds.next_expiry()
+        if following is not None:
+            agenda.expires(following)
 
     def _hand_back(self, claim: Claim) -> None:
         """The worker has an attempt of this number from a past that is no more: have it be another one."""
         why = Failure("stopped", "its worker still holds an attempt of this number from before the store was restored")
-        end = Settlement(claim.id, claim.attempt, Outcome.RELEASED, msgspec.msgpack.encode(why))
+        end = Settlement(claim.id, claim.attempt, Outcome.RELEASED, encode_failure(why))
         self._end([self._ending(claim, end)])
 
     def _set_aside(self, claim: Claim, *, damaged: bool) -> None:
@@ -231,7 +230,7 @@ class Leases(Ledger):
             why = Failure("too-large", f"the results it takes are over {LARGEST_LEASE:,} bytes together: pass paths")
         state = State.QUARANTINED if damaged else State.FAILED
         after = Next(state, self._now(), claim.failures, claim.crashes, claim.losses)
-        self._end([Ending(claim, Outcome.FAILED, after, msgspec.msgpack.encode(why))])
+        self._end([Ending(claim, Outcome.FAILED, after, encode_failure(why))])
 
 
 def _payload(grants: Iterable[Grant]) -> int:

@@ -16,6 +16,7 @@ from qdistd.broker.kin import Kin
 from qdistd.broker.news import News
 from qdistd.broker.retention import Retention
 from qdistd.broker.seats import Seat, Seats
+from qdistd.call import encode_failure
 from qdistd.model import MOST_OUTPUT, Claim, Failure, Outcome, Result, Settlement, State
 from qdistd.store import Ending, Store, WorkerRow
 
@@ -160,11 +161,16 @@ class Ledger:
             if self.flow.limits(queue).concurrency:
                 self.ready.add(queue)  # there is a place for another one
 
+    def _announce(self, ended: Sequence[bytes]) -> None:
+        """The store has ended these tasks."""
+        for result in self.store.results(ended)[0]:
+            self._agenda.end(result)
+
     def _drop_claims(self, seat: Seat, keep: set[tuple[bytes, int]], outcome: Outcome, why: str) -> None:
         """End every claim of the seat that is not in `keep`."""
         dropped = [claim for claim in seat.claims.values() if (claim.id, claim.attempt) not in keep]
         kind = "lost" if outcome == Outcome.LOST else "stopped"
-        value = msgspec.msgpack.encode(Failure(kind, why))
+        value = encode_failure(Failure(kind, why))
         ends = [Settlement(claim.id, claim.attempt, outcome, value, output=seat.let_go(claim.id)) for claim in dropped]
         self._end([self._ending(claim, end) for claim, end in zip(dropped, ends, strict=True)], seat.row.name)
 

@@ -6,7 +6,7 @@ from qdistd.broker.flow import Flow
 from qdistd.broker.seats import Seat
 from qdistd.model import State, id_text
 from qdistd.protocol import Stuck
-from qdistd.store import Store
+from qdistd.store import Store, labels_of
 from qdistd.views import TaskView
 
 MOST_LINES = 1000
@@ -18,7 +18,7 @@ def stuck(store: Store, flow: Flow, seats: Iterable[Seat]) -> list[Stuck]:
     here = [seat for seat in seats if not seat.row.stock and not seat.gone]
     found = []
     for queue, lane, tasks in sorted(store.lines(MOST_LINES)):
-        requires = lane.split("\n") if lane else []
+        requires = [*labels_of(lane)]
         reason = _obstacle(queue, requires, flow, here)
         if reason:
             found.append(Stuck(queue, requires, tasks, reason))

@@ -73,6 +73,11 @@ def special(task: Task) -> bool:
     return bool(tied or task.soft_timeout) or task.backoff_cap != BACKOFF_CAP
 
 
+def labels_of(lane: str) -> tuple[str, ...]:
+    """The labels that the tasks of a lane require: the way back from `lane_of`."""
+    return tuple(lane.split("\n")) if lane else ()
+
+
 def lane_of(labels: Iterable[str]) -> str:
     """The lane of the tasks that require these labels: tasks of one lane can be taken by the same workers."""
     return "\n".join(sorted(set(labels)))

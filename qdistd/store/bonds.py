@@ -15,13 +15,16 @@ from zlib import crc32
 
 import msgspec
 
-from qdistd.model import Claim, Outcome, State
+from qdistd.model import Claim, State
 from qdistd.store import Arrival, Leased
 from qdistd.store.tallies import Tally
 from qdistd.store.ties import Dependent
 
 Change = Callable[..., list[Any]]
 """Runs one statement that writes; the rows it returns."""
+
+Cancel = Callable[[int, bytes, float, bytes], None]
+"""Cancels the row of a task that is queued: its number and id, when, and why."""
 
 PLAIN, SPECIAL, KEYED = 0, 1, 2
 """What `task.special` says."""
@@ -57,10 +60,11 @@ def kind_of(arrival: Arrival) -> int:
 class SqliteBonds:
     """See `Bonds`. Part of one `SqliteStore`."""
 
-    def __init__(self, db: sqlite3.Connection, tally: Tally, change: Change) -> None:
+    def __init__(self, db: sqlite3.Connection, tally: Tally, change: Change, cancel: Cancel) -> None:
         self._db = db
         self._tally = tally
         self._change = change
+        self._cancel = cancel
 
     # -- what the store itself needs
 
@@ -107,16 +111,14 @@ class SqliteBonds:
 
     def complete(self, leased: Leased) -> None:
         """Fill in what is special about a leased task."""
-        claim = leased.claim
-        row = self._db.execute(
+        leased.soft_timeout, leased.take = self.complete_claim(leased.claim)
+
+    def complete_claim(self, claim: Claim) -> tuple[float, str]:
+        """Fill in what is special about the task of a claim; its `soft_timeout` and `take`."""
+        soft_timeout, take, claim.backoff_cap, claim.key = self._db.execute(
             "SELECT soft_timeout, take, backoff_cap, ckey FROM special WHERE seq = ?", (claim.seq,)
         ).fetchone()
-        leased.soft_timeout, leased.take, claim.backoff_cap, claim.key = row
-
-    def complete_claim(self, claim: Claim) -> None:
-        """Fill in what is special about the task of a claim."""
-        row = self._db.execute("SELECT backoff_cap, ckey FROM special WHERE seq = ?", (claim.seq,)).fetchone()
-        claim.backoff_cap, claim.key = row
+        return soft_timeout, take
 
     def forget(self, seqs: Iterable[int]) -> None:
         """These tasks are about to be deleted."""
@@ -243,10 +245,7 @@ class SqliteBonds:
         queued = [row for row in rows if row[2] and State(row[4]) in _QUEUED and row[6] == row[0]]
         expired: Sequence[Any] = [row for row in queued if not row[7]]  # the others have begun, and are to be repeated
         for _, seq, task_id, line, state, key, *_ in expired:
-            self._change(
-                "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
-                (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), seq),
-            )
+            self._cancel(seq, task_id, now, value)
             self._tally.shift(line, State(state), State.CANCELLED, 1, key)
             self.let_go(seq)
         for at, seq, *_ in rows:

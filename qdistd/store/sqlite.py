@@ -93,7 +93,7 @@ class SqliteStore:
         self.epoch = epoch(self._db)
         self._tally = Tally()
         self._load_tally()
-        self.bonds = SqliteBonds(self._db, self._tally, self._change)
+        self.bonds = SqliteBonds(self._db, self._tally, self._change, self._cancel_row)
         self.notes = SqliteNotes(self._db, self._change)
         self.ends = SqliteEnds(self._db, self._tally, self._write, self.bonds.forget)
         self.timetable = SqliteTimetable(self._db, self._change)
@@ -211,15 +211,18 @@ class SqliteStore:
             if state == State.LEASED:
                 self._change("UPDATE task SET cancel = 1 WHERE seq = ?", (stand.seq,))
             elif not state.final:
-                self._change(
-                    "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
-                    (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), stand.seq),
-                )
+                self._cancel_row(stand.seq, task_id, now, value)
                 self._tally.shift(stand.line, state, State.CANCELLED, 1, stand.key)
                 if stand.special:
                     self.bonds.let_go(stand.seq)
                 states[task_id] = State.CANCELLED
         return states
+
+    def _cancel_row(self, seq: int, task_id: bytes, now: float, value: bytes) -> None:
+        self._change(
+            "UPDATE task SET state = 5, finished = ?, outcome = ?, value = ?, value_check = ? WHERE seq = ?",
+            (now, Outcome.CANCELLED, value, crc32(value, crc32(task_id)), seq),
+        )
 
     def retry(self, ids: Iterable[bytes], now: float) -> dict[bytes, State]:
         states: dict[bytes, State] = {}

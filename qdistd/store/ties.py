@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from qdistd.model import State
+from qdistd.store.tallies import split
 
 
 class Dependent(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class Dependent(msgspec.Struct, frozen=True):
     @property
     def queue(self) -> str:
         """The queue of the line."""
-        return self.line.partition("\n")[0]
+        return split(self.line)[0]
 
 
 class Bonds(Protocol):

@@ -7,14 +7,14 @@ from zlib import crc32
 
 import msgspec
 
-from qdistd.call import decode_failure
+from qdistd.call import decode_failure, encode_failure
 from qdistd.errors import Malformed
 from qdistd.model import BACKOFF_CAP, Failure, Outcome, Result, State
-from qdistd.store import Page
+from qdistd.store import Page, labels_of
 from qdistd.store.tallies import split
 from qdistd.views import AttemptView, TaskView
 
-_DAMAGED = msgspec.msgpack.encode(
+_DAMAGED = encode_failure(
     Failure("damaged", "the stored result is not what was written: the disk or its file system has changed it")
 )
 
@@ -115,7 +115,7 @@ def _summary(row: Sequence[object]) -> TaskView:
     names = TaskView.__struct_fields__[: len(row)]
     filled = {name: value for name, value in zip(names, row, strict=True) if value is not None}
     queue, lane = split(str(filled["queue"]))
-    return msgspec.convert(filled | {"queue": queue, "requires": lane.split("\n") if lane else []}, TaskView)
+    return msgspec.convert(filled | {"queue": queue, "requires": [*labels_of(lane)]}, TaskView)
 
 
 def _attempts(db: sqlite3.Connection, task_id: bytes) -> list[AttemptView]:
